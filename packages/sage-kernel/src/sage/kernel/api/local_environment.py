@@ -1,0 +1,266 @@
+"""The environment of a pipeline that runs on this machine (the paper's import path)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sage.kernel.compiler import CompileOptions, NodeCapacity, compile_graph
+from sage.kernel.graph import ExecutionGraph, LogicalGraph, OperatorKind, PipelineError
+from sage.kernel.operators import (
+    CallableSource,
+    FunctionFactory,
+    IterableSource,
+    SourceFunction,
+    validate_config,
+)
+from sage.kernel.runtime import JobHandle, JobOptions, start_job
+from sage.platform import LocalBackend
+from sage.platform.nodes import local_node
+
+from .datastream import DataStream
+from .declare import declare, user_location
+
+__all__ = ["EnvironmentConfig", "LocalEnvironment", "PipelineCaptured", "capture_submit"]
+
+
+class EnvironmentConfig(BaseModel, extra="forbid", frozen=True):
+    """How a pipeline is compiled and watched.
+
+    Attributes:
+        home: folder of what a run leaves behind (dead letters).
+        watchdog_s: seconds without progress, while there is work, after which the job fails; None never.
+        grace_s: seconds that a stopped job has to drain.
+        abort_grace_s: seconds that an aborted job waits for its tasks.
+        queue_capacity: capacity of each inbox in items; None lets the compiler choose.
+        fusion: whether neighbours may share a task.
+        parallelism: replicas by operator name; beats what the pipeline declares.
+    """
+
+    home: Path = Path(".sage")
+    watchdog_s: float | None = Field(default=300.0, gt=0)
+    grace_s: float = Field(default=30.0, gt=0)
+    abort_grace_s: float = Field(default=5.0, gt=0)
+    queue_capacity: int | None = Field(default=None, ge=1)
+    fusion: bool = True
+    parallelism: dict[str, int] = Field(default_factory=dict)
+
+
+class PipelineCaptured(BaseException):
+    """A pipeline file called `submit()` while it was being loaded; whoever loads it runs `environment` instead."""
+
+    def __init__(self, environment: LocalEnvironment) -> None:
+        super().__init__(environment.name)
+        self.environment = environment
+
+
+capture_submit: ContextVar[bool] = ContextVar("sage_capture_submit", default=False)
+
+
+class LocalEnvironment:
+    """Declares a pipeline and runs it on this machine.
+
+    Args:
+        name: of the pipeline; stands in messages, metrics and dead letters.
+        config: see `EnvironmentConfig`.
+
+    Raises:
+        PipelineError: the name is empty.
+        ConfigError: a config key is unknown or of the wrong type.
+
+    Example:
+        >>> env = LocalEnvironment("squares")
+        >>> job = env.from_collection(range(4)).map(lambda n: n * n).print().submit()
+        0
+        1
+        4
+        9
+        >>> job.result.state.value, job.result.metrics.items_out
+        ('finished', 4)
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any] | EnvironmentConfig | None = None) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"a pipeline needs a name that is not empty, got {name!r} ({user_location()})")
+        self.name = name
+        self.graph = LogicalGraph(name)
+        self.config: EnvironmentConfig = validate_config("LocalEnvironment", EnvironmentConfig, config)
+
+    # -- sources ------------------------------------------------------------------------------------------------------------
+
+    def from_source(
+        self,
+        source: Any,
+        config: Mapping[str, Any] | None = None,
+        *,
+        parallelism: int | None = None,
+        contract: Any = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """A stream out of a `SourceFunction` class with its config, an instance of one, or a function that returns an iterable.
+
+        Example:
+            >>> def numbers():
+            ...     yield from (1, 2)
+            >>> LocalEnvironment("demo").from_source(numbers).collect()
+            [1, 2]
+        """
+        if not isinstance(source, type) and not isinstance(source, SourceFunction):
+            if not callable(source):
+                raise PipelineError(
+                    f"from_source takes a source class, an instance or a generator function, got {source!r}: use from_collection for "
+                    f"items ({user_location()})"
+                )
+            source = CallableSource(source)
+        added = declare(
+            self.graph, OperatorKind.SOURCE, source, config, parallelism=parallelism, contract=contract, name=name
+        )
+        return DataStream(self, (added.name,))
+
+    def from_collection(
+        self, items: Iterable[Any], *, parallelism: int | None = None, name: str | None = None
+    ) -> DataStream:
+        """A stream out of any iterable, which is read while the pipeline runs; it may be endless.
+
+        Example:
+            >>> LocalEnvironment("demo").from_collection("ab").collect()
+            ['a', 'b']
+        """
+        if not isinstance(items, Iterable):
+            raise PipelineError(f"from_collection takes an iterable, got {items!r} ({user_location()})")
+        added = declare(
+            self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name or "collection"
+            if name or "collection" not in self.graph else None,
+        )  # fmt: skip
+        return DataStream(self, (added.name,))
+
+    def from_batch(self, items: Sequence[Any], *, parallelism: int | None = None, name: str | None = None) -> DataStream:
+        """A stream out of a finished batch: a sequence, copied now, so that later changes to it do not count.
+
+        Example:
+            >>> batch = [1, 2]
+            >>> stream = LocalEnvironment("demo").from_batch(batch)
+            >>> batch.append(3)
+            >>> stream.collect()
+            [1, 2]
+        """
+        if isinstance(items, str) or not isinstance(items, Sequence):
+            raise PipelineError(
+                f"from_batch takes a list or another sequence, got {type(items).__name__}: use from_collection ({user_location()})"
+            )
+        return self.from_collection(tuple(items), parallelism=parallelism, name=name)
+
+    # -- changes before the run ----------------------------------------------------------------------------------------------
+
+    def configure(self, **changes: Any) -> None:
+        """Replace settings of the environment.
+
+        Raises:
+            ConfigError: one is unknown or of the wrong type.
+        """
+        merged = {**self.config.model_dump(), **changes}
+        self.config = validate_config("LocalEnvironment", EnvironmentConfig, merged)
+
+    def configure_operator(self, operator: str, changes: Mapping[str, Any]) -> None:
+        """Replace config keys of an operator that was declared as a class with a config.
+
+        Raises:
+            PipelineError: there is no such operator, or it has no config.
+            ConfigError: a key is unknown or of the wrong type.
+        """
+        if operator not in self.graph:
+            names = ", ".join(found.name for found in self.graph.transformations)
+            raise PipelineError(f"there is no operator {operator!r}; there are: {names}")
+        old = self.graph[operator]
+        factory = old.factory
+        assert isinstance(factory, FunctionFactory)
+        if not factory.is_method:
+            raise PipelineError(f"operator {operator!r} was not declared as a class with a config {old.where}")
+        current = factory.config.model_dump(exclude_unset=True) if isinstance(factory.config, BaseModel) else factory.config
+        new = FunctionFactory.build(old.kind, factory.target, {**current, **changes}, old.where)
+        self.graph.replace(replace(old, factory=new))
+
+    # -- compile and run -----------------------------------------------------------------------------------------------------
+
+    def compile(self) -> ExecutionGraph:
+        """The plan that `submit` would run.
+
+        Raises:
+            PipelineError: the pipeline is wrong.
+        """
+        return self._compile(self.graph)
+
+    def _compile(self, graph: LogicalGraph) -> ExecutionGraph:
+        node = local_node()
+        given = {name: count for name, count in self.config.parallelism.items() if graph is self.graph or name in graph}
+        options = CompileOptions(
+            parallelism=given,
+            fusion=self.config.fusion,
+            queue_capacity=self.config.queue_capacity,
+            node=NodeCapacity(name=node.name, cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes),
+        )
+        return compile_graph(graph, options)
+
+    def subgraph(self, ends: Iterable[str]) -> LogicalGraph:
+        """A new graph of these operators and all that lead to them."""
+        wanted: set[str] = set()
+        queue = list(ends)
+        while queue:
+            name = queue.pop()
+            if name not in wanted:
+                wanted.add(name)
+                queue.extend(self.graph[name].inputs)
+        graph = LogicalGraph(self.name)
+        for transformation in self.graph.transformations:
+            if transformation.name in wanted:
+                graph.add(transformation)
+        return graph
+
+    def run_graph(self, graph: LogicalGraph, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
+        """Compile and start a graph of this environment; returns at once."""
+        options = JobOptions(
+            home=self.config.home,
+            watchdog_s=self.config.watchdog_s,
+            grace_s=self.config.grace_s,
+            abort_grace_s=self.config.abort_grace_s,
+        )
+        return start_job(self._compile(graph), graph, LocalBackend(), options, offsets)
+
+    def submit(self, wait: bool = True, *, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
+        """Compile the pipeline and run it.
+
+        Args:
+            wait: return when it has ended; False returns at once. While waiting, Ctrl-C stops the sources and drains; a second one
+                aborts.
+            offsets: where sources begin, as an earlier run's `result.offsets` says.
+
+        Raises:
+            PipelineError: the pipeline is wrong.
+            JobFailedError: it failed (only while waiting).
+            KeyboardInterrupt: Ctrl-C; the job has been drained or aborted by then.
+        """
+        if capture_submit.get():
+            raise PipelineCaptured(self)
+        job = self.run_graph(self.graph, offsets)
+        if wait:
+            wait_interruptible(job.wait, job)
+        return job
+
+
+def wait_interruptible(wait: Callable[[], Any], job: JobHandle) -> None:
+    """Wait for a job; the first Ctrl-C drains it, the second aborts it, and either is raised again once the job has ended."""
+    try:
+        wait()
+    except KeyboardInterrupt:
+        job.stop()
+        try:
+            job.wait()
+        except KeyboardInterrupt:
+            job.abort("interrupted twice")
+            job.wait()
+        raise

@@ -1,0 +1,69 @@
+"""Pass 5: which neighbours share a task. Between fused operators an item is passed by a call, not through a queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sage.kernel.graph import BaseTransformation, Execution, OperatorKind
+
+from .plan import Chain, Plan
+
+__all__ = ["fuse", "needs_shuffle"]
+
+
+def fuse(plan: Plan) -> Plan:
+    """Fuse an operator with the one before it when it is that one's only consumer and forward routing is enough."""
+    chains: list[list[str]] = []
+    chain_by_tail: dict[str, list[str]] = {}
+    lines: list[tuple[str, str]] = []
+    for operator in plan.operators:
+        obstacle = _obstacle(plan, operator)
+        if obstacle is None:
+            chain = chain_by_tail.pop(operator.inputs[0])
+            chain.append(operator.name)
+        else:
+            chain = [operator.name]
+            chains.append(chain)
+            if operator.inputs:
+                lines.append((operator.name, f"begins a task: {obstacle}"))
+        chain_by_tail[operator.name] = chain
+    fused = tuple(Chain(operators=tuple(chain)) for chain in chains)
+    lines += [(chain.name, f"one task: {' -> '.join(chain.operators)}") for chain in fused if len(chain.operators) > 1]
+    return replace(plan, chains=fused).noted("fuse", *lines)
+
+
+def needs_shuffle(plan: Plan, upstream: BaseTransformation, operator: BaseTransformation) -> bool:
+    """Whether items must be routed by key between these two."""
+    if not operator.keyed_input or plan.parallelism[operator.name] == 1:
+        return False
+    # Behind the first keyed operator a key is already where it belongs, as long as the number of replicas stays.
+    return upstream.kind is OperatorKind.KEY_BY or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
+
+
+def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
+    if not operator.inputs:
+        return "it is a source"
+    if not plan.options.fusion:
+        return "fusion is off"
+    if len(operator.inputs) > 1:
+        return "it has several inputs"
+    upstream = plan.graph[operator.inputs[0]]
+    if len(plan.graph.consumers(upstream.name)) > 1:
+        return f"{upstream.name!r} has several consumers"
+    if plan.parallelism[upstream.name] != plan.parallelism[operator.name]:
+        return f"{plan.parallelism[upstream.name]} replica(s) of {upstream.name!r} feed {plan.parallelism[operator.name]}"
+    if plan.execution[upstream.name] is not plan.execution[operator.name]:
+        return f"{upstream.name!r} runs on {plan.execution[upstream.name]}, this on {plan.execution[operator.name]}"
+    if needs_shuffle(plan, upstream, operator):
+        return "items are routed by key"
+    if plan.execution[operator.name] is Execution.ASYNC and operator.keyed_input and upstream.kind is OperatorKind.KEY_BY:
+        return "items of one key must not overtake each other: they queue by key in front of it"
+    if operator.contract.io.queue_capacity is not None:
+        return f"its contract asks for a queue of {operator.contract.io.queue_capacity} in front of it"
+    if _concurrency(upstream) != _concurrency(operator):
+        return "its concurrency cap differs"
+    return None
+
+
+def _concurrency(operator: BaseTransformation) -> int | None:
+    return operator.contract.resources.concurrency

@@ -1,0 +1,41 @@
+"""Pass 3: how many replicas of each operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sage.kernel.graph import OperatorKind, PipelineError
+
+from .plan import Plan
+
+__all__ = ["choose_parallelism"]
+
+
+def choose_parallelism(plan: Plan) -> Plan:
+    """Options beat the declaration, the declaration beats the default of 1; `key_by` runs where its input is made.
+
+    Raises:
+        PipelineError: several replicas of something of which there can be only one.
+    """
+    chosen: dict[str, int] = {}
+    lines: list[tuple[str, str]] = []
+    for operator in plan.operators:
+        name = operator.name
+        if operator.kind is OperatorKind.KEY_BY:
+            upstream = {chosen[upstream] for upstream in operator.inputs}
+            chosen[name] = upstream.pop() if len(upstream) == 1 else 1
+            lines.append((name, f"{chosen[name]} replica(s): keys are computed where the items are"))
+            continue
+        if name in plan.options.parallelism:
+            chosen[name], why = plan.options.parallelism[name], "set for this run"
+        elif operator.parallelism is not None:
+            chosen[name], why = operator.parallelism, "declared"
+        else:
+            chosen[name], why = 1, "the default"
+        if chosen[name] > 1 and not operator.factory.is_replicable:
+            raise PipelineError(
+                f"parallelism {chosen[name]} is not possible: {operator.factory.description} can be read only once; give a source class "
+                f"(self.ctx.replica_index tells replicas apart) or a list {operator.where}"
+            )
+        lines.append((name, f"{chosen[name]} replica(s): {why}"))
+    return replace(plan, parallelism=chosen).noted("parallelism", *lines)

@@ -1,0 +1,89 @@
+"""The plan on its way from the logical to the physical graph; each pass fills in one more part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sage.common.errors import InvalidArgumentError
+
+from sage.kernel.graph import BaseTransformation, Execution, LogicalGraph, Note, PhysicalEdge, TaskNode
+
+__all__ = ["Chain", "CompileOptions", "NodeCapacity", "Plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCapacity:
+    """What a node offers to placement."""
+
+    name: str = "local"
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """What the caller decides over the heads of the passes.
+
+    Attributes:
+        parallelism: replicas by operator name; beats what the pipeline declares.
+        fusion: whether neighbours may share a task.
+        queue_capacity: capacity of each inbox, None lets the compiler choose.
+        node: the machine that the plan is for.
+
+    Raises:
+        InvalidArgumentError: a parallelism or the queue capacity is below 1.
+    """
+
+    parallelism: Mapping[str, int] = field(default_factory=dict)
+    fusion: bool = True
+    queue_capacity: int | None = None
+    node: NodeCapacity = field(default_factory=NodeCapacity)
+
+    def __post_init__(self) -> None:
+        for name, replicas in self.parallelism.items():
+            if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+                raise InvalidArgumentError(f"parallelism must be a whole number >= 1, got {replicas!r} (operator {name!r})")
+        capacity = self.queue_capacity
+        if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
+            raise InvalidArgumentError(f"queue_capacity must be a whole number >= 1, got {capacity!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Operators that will share a task, in order; its name is that of the first one."""
+
+    operators: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the chain: of its first operator."""
+        return self.operators[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the passes have decided so far."""
+
+    graph: LogicalGraph
+    options: CompileOptions
+    parallelism: Mapping[str, int] = field(default_factory=dict)
+    execution: Mapping[str, Execution] = field(default_factory=dict)
+    chains: tuple[Chain, ...] = ()
+    tasks: tuple[TaskNode, ...] = ()
+    edges: tuple[PhysicalEdge, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def noted(self, compiler_pass: str, *lines: tuple[str, str]) -> Plan:
+        """The plan with further (subject, text) lines of a pass."""
+        return replace(self, notes=self.notes + tuple(Note(compiler_pass=compiler_pass, subject=s, text=t) for s, t in lines))
+
+    @property
+    def operators(self) -> tuple[BaseTransformation, ...]:
+        """All operators in order."""
+        return self.graph.transformations
+
+    def chain_of(self, operator: str) -> Chain:
+        """The chain that runs an operator."""
+        return next(chain for chain in self.chains if operator in chain.operators)

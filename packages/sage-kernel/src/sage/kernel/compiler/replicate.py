@@ -1,0 +1,59 @@
+"""Pass 6: chains become tasks, one per replica, each with one bounded inbox."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sage.kernel.graph import Execution, QueueDescriptor, TaskNode
+
+from .execution import DEFAULT_CONCURRENCY
+from .plan import Chain, Plan
+
+__all__ = ["replicate"]
+
+_ONE_REPLICA = 1024
+_MANY_REPLICAS = 64
+
+
+def replicate(plan: Plan) -> Plan:
+    """Make the tasks and size their queues."""
+    tasks: list[TaskNode] = []
+    lines: list[tuple[str, str]] = []
+    for chain in plan.chains:
+        head = plan.graph[chain.name]
+        replicas, execution = plan.parallelism[head.name], plan.execution[head.name]
+        concurrency = 1
+        if execution is Execution.ASYNC:
+            concurrency = head.contract.resources.concurrency or DEFAULT_CONCURRENCY
+        queue = _queue(plan, chain, replicas, concurrency) if head.inputs else None
+        for index in range(replicas):
+            tasks.append(
+                TaskNode(
+                    id=f"{chain.name}[{index}]",
+                    chain=chain.operators,
+                    replica_index=index,
+                    parallelism=replicas,
+                    execution=execution,
+                    concurrency=concurrency,
+                    queue=queue,
+                )
+            )
+        if queue is not None:
+            in_flight = f", {concurrency} in flight each" if concurrency > 1 else ""
+            lines.append((chain.name, f"{replicas} task(s){in_flight}, queue of {queue.capacity} each: {queue.reason}"))
+    return replace(plan, tasks=tuple(tasks)).noted("replicate", *lines)
+
+
+def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDescriptor:
+    asked = plan.graph[chain.name].contract.io.queue_capacity
+    if asked is not None:
+        return QueueDescriptor(capacity=asked, reason="declared by the contract")
+    if plan.options.queue_capacity is not None:
+        return QueueDescriptor(capacity=plan.options.queue_capacity, reason="set for this run")
+    if concurrency > 1:
+        return QueueDescriptor(
+            capacity=max(2 * concurrency, _MANY_REPLICAS), reason="twice what is in flight, so that no slot waits for its next item"
+        )
+    if replicas > 1:
+        return QueueDescriptor(capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them")
+    return QueueDescriptor(capacity=_ONE_REPLICA, reason="long, so that hand-overs are rare under load")

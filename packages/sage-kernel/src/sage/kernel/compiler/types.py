@@ -1,0 +1,123 @@
+"""Pass 2: do neighbours fit? Compares annotations where both sides have one; says nothing where one is missing or open."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from typing import Any
+
+from sage.kernel.graph import BaseTransformation, OperatorKind, TypeMismatchError
+
+from .plan import Plan
+
+__all__ = ["check_types", "fits"]
+
+_SAME = frozenset({OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.REDUCE})
+_NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}
+
+
+def check_types(plan: Plan) -> Plan:
+    """Compare what each operator puts out with what the next one takes.
+
+    Raises:
+        TypeMismatchError: they certainly do not fit.
+    """
+    outputs: dict[str, Any] = {}
+    checked = 0
+    for operator in plan.operators:
+        takes, gives = _signature(operator)
+        incoming = [outputs[name] for name in operator.inputs]
+        for name, given in zip(operator.inputs, incoming, strict=True):
+            if given is Any or takes is Any:
+                continue
+            checked += 1
+            if not fits(given, takes):
+                raise TypeMismatchError(
+                    f"{operator.name!r} takes {_show(takes)}, but {name!r} gives {_show(given)} {operator.where}; "
+                    f"{name!r} is declared at {plan.graph[name].location}"
+                )
+        if operator.kind in _SAME:
+            outputs[operator.name] = incoming[0] if len(incoming) == 1 else Any
+        else:
+            outputs[operator.name] = gives
+    return plan.noted("types", ("", f"{checked} of {sum(len(o.inputs) for o in plan.operators)} edges have types on both ends, all fit"))
+
+
+def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
+    """(type of an item that goes in, type of an item that comes out); Any where unknown."""
+    entry = operator.options.get("entry")
+    if entry is None or isinstance(entry, type):
+        return Any, Any
+    try:
+        hints = typing.get_type_hints(entry)
+        parameters = list(inspect.signature(entry).parameters.values())
+    except (TypeError, ValueError, NameError, AttributeError):
+        # A builtin without a signature, or an annotation that cannot be resolved here: nothing is known.
+        return Any, Any
+    if operator.options.get("is_method") and parameters:
+        parameters = parameters[1:]
+    takes = hints.get(parameters[0].name, Any) if parameters and operator.kind is not OperatorKind.AGGREGATE else Any
+    gives = hints.get("return", Any)
+    if operator.kind in (OperatorKind.FLATMAP, OperatorKind.SOURCE):
+        gives = _item_type(gives)
+    elif operator.kind in (OperatorKind.AGGREGATE, OperatorKind.SINK):
+        gives = Any
+    return _closed(takes), _closed(gives)
+
+
+def _item_type(container: Any) -> Any:
+    origin, arguments = typing.get_origin(container), typing.get_args(container)
+    if origin is tuple:
+        return arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else Any
+    if isinstance(origin, type) and issubclass(origin, (collections.abc.Iterable, collections.abc.AsyncIterable)) and arguments:
+        return Any if issubclass(origin, collections.abc.Mapping) else arguments[0]
+    return Any
+
+
+def _closed(hint: Any) -> Any:
+    """Any for everything that says nothing certain: type variables, Any, object, strings."""
+    if hint is None:
+        return type(None)
+    if isinstance(hint, (typing.TypeVar, str)) or hint in (Any, object):
+        return Any
+    return hint
+
+
+def fits(given: Any, taken: Any) -> bool:
+    """Whether a value of type `given` may be passed where `taken` is expected; False only when that is certain.
+
+    Example:
+        >>> fits(int, float), fits(str, int), fits(int | None, str), fits(list[int], collections.abc.Sequence)
+        (True, False, False, True)
+    """
+    given, taken = _closed(given), _closed(taken)
+    if given is Any or taken is Any:
+        return True
+    given_parts, taken_parts = _members(given), _members(taken)
+    if len(given_parts) > 1 or len(taken_parts) > 1:
+        return any(fits(one, other) for one in given_parts for other in taken_parts)
+    given_class, taken_class = typing.get_origin(given) or given, typing.get_origin(taken) or taken
+    if not isinstance(given_class, type) or not isinstance(taken_class, type):
+        return True
+    if getattr(taken_class, "_is_protocol", False):
+        return True
+    try:
+        below = issubclass(given_class, taken_class) or issubclass(taken_class, given_class)
+    except TypeError:
+        return True
+    if not (below or given_class in _NUMBERS.get(taken_class, ())):
+        return False
+    given_arguments, taken_arguments = typing.get_args(given), typing.get_args(taken)
+    if given_class is taken_class and len(given_arguments) == len(taken_arguments) and Ellipsis not in given_arguments:
+        return all(fits(one, other) for one, other in zip(given_arguments, taken_arguments, strict=True))
+    return True
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _show(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")

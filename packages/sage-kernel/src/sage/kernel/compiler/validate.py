@@ -1,0 +1,63 @@
+"""Pass 1: is it a pipeline at all? Sources, no dangling streams, options that name what exists."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from sage.kernel.graph import Emit, Execution, OperatorKind, PipelineError
+
+from .plan import Plan
+
+__all__ = ["validate"]
+
+_NO_ASYNC = frozenset({OperatorKind.SOURCE, OperatorKind.REDUCE, OperatorKind.AGGREGATE})
+
+
+def validate(plan: Plan) -> Plan:
+    """Check the graph as a whole.
+
+    Raises:
+        PipelineError: no source, a stream that nobody takes, an option for an operator that is not there, a vehicle that an operator
+            cannot use.
+    """
+    operators = plan.operators
+    if not operators:
+        raise PipelineError(f"pipeline {plan.graph.name!r} is empty: begin with env.from_source(...) or env.from_collection(...)")
+    for operator in operators:
+        if operator.kind is not OperatorKind.SINK and not plan.graph.consumers(operator.name):
+            raise PipelineError(
+                f"the stream of {operator.name!r} goes nowhere: end it with .sink(...), .print() or .collect() {operator.where}"
+            )
+        if operator.factory.is_async and operator.kind in _NO_ASYNC:
+            raise PipelineError(
+                f"{operator.kind} takes a plain function, got the coroutine function {operator.factory.description} {operator.where}"
+            )
+        if operator.contract.execution is Execution.PROCESS:
+            raise PipelineError(
+                f"execution PROCESS is not available on this backend, which offers thread and async {operator.where}"
+            )
+        if operator.contract.execution is Execution.ASYNC and operator.kind in _NO_ASYNC:
+            raise PipelineError(f"{operator.kind} runs on a thread, execution ASYNC is not possible {operator.where}")
+        if operator.factory.is_async and operator.contract.execution is Execution.THREAD:
+            raise PipelineError(
+                f"a coroutine function cannot run on a thread: leave execution AUTO or set ASYNC {operator.where}"
+            )
+    check_names(plan.options.parallelism, (operator.name for operator in operators), "parallelism")
+    kept = sum(1 for operator in operators if operator.options.get("emit") is Emit.FINAL)
+    note = f"{len(operators)} operators, {sum(1 for operator in operators if not operator.inputs)} source(s)"
+    return plan.noted("validate", ("", note + (f", {kept} emit at the end of the stream" if kept else "")))
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse options for operators that are not there.
+
+    Raises:
+        PipelineError: one is not; the message offers the closest name.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+            raise PipelineError(f"{what} names an unknown operator {name!r}; {hint}")

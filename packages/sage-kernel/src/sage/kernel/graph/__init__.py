@@ -1,0 +1,63 @@
+"""Contracts and the two graphs; pure data, no threads, no user code is run.
+
+- `contracts`: `Contract` and its parts
+- `logical`: what the user declared
+- `physical`: what runs: `ExecutionGraph`
+- `errors`: the errors of the kernel
+"""
+
+from .contracts import (
+    Backoff,
+    Contract,
+    ErrorPolicy,
+    Execution,
+    IOSpec,
+    OnError,
+    Recovery,
+    Resources,
+    StateKind,
+    StateSpec,
+)
+from .errors import (
+    DeadLettersError,
+    JobFailedError,
+    KernelError,
+    OperatorError,
+    PipelineError,
+    TypeMismatchError,
+    UnschedulableError,
+)
+from .logical import BaseTransformation, Emit, LogicalGraph, OperatorFactory, OperatorKind, SourceLocation
+from .physical import ExecutionGraph, Note, PhysicalEdge, QueueDescriptor, Routing, TaskNode
+
+__all__ = [
+    "Backoff",
+    "BaseTransformation",
+    "Contract",
+    "DeadLettersError",
+    "Emit",
+    "ErrorPolicy",
+    "Execution",
+    "ExecutionGraph",
+    "IOSpec",
+    "JobFailedError",
+    "KernelError",
+    "LogicalGraph",
+    "Note",
+    "OnError",
+    "OperatorError",
+    "OperatorFactory",
+    "OperatorKind",
+    "PhysicalEdge",
+    "PipelineError",
+    "QueueDescriptor",
+    "Recovery",
+    "Resources",
+    "Routing",
+    "SourceLocation",
+    "StateKind",
+    "StateSpec",
+    "TaskNode",
+    "TypeMismatchError",
+    "UnschedulableError",
+]

@@ -1,0 +1,196 @@
+"""Operator contracts: what an operator needs, what it keeps, how it talks (paper, section 3, eq. 1).
+
+A contract is declared once, on the operator class, and may be replaced where the operator is used. Compiler, placement,
+runtime and metrics read it; nothing else describes an operator's behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sage.common.errors import InvalidArgumentError
+
+__all__ = [
+    "Backoff",
+    "Contract",
+    "ErrorPolicy",
+    "Execution",
+    "IOSpec",
+    "OnError",
+    "Recovery",
+    "Resources",
+    "StateKind",
+    "StateSpec",
+]
+
+
+class Execution(StrEnum):
+    """The vehicle that runs an operator; AUTO lets the compiler choose from the operator's own code."""
+
+    AUTO = "auto"
+    THREAD = "thread"
+    PROCESS = "process"
+    ASYNC = "async"
+
+
+class StateKind(StrEnum):
+    """Whether an operator keeps anything between items."""
+
+    STATELESS = "stateless"
+    STATEFUL = "stateful"
+
+
+class Recovery(StrEnum):
+    """How an operator comes back after a failure: from its snapshot, or from nothing."""
+
+    CHECKPOINT = "checkpoint"
+    RESTART = "restart"
+
+
+class OnError(StrEnum):
+    """What happens to an item whose operator raised and has no retry left."""
+
+    DEAD_LETTER = "dead_letter"
+    FAIL = "fail"
+
+
+class Backoff(StrEnum):
+    """How the pause between two attempts grows."""
+
+    FIXED = "fixed"
+    EXPONENTIAL = "exponential"
+
+
+def _at_least(rule: str, value: float, minimum: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidArgumentError(f"{rule} must be a number, got {value!r}")
+    if not value >= minimum:
+        raise InvalidArgumentError(f"{rule} must be >= {minimum:g}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica needs (R of the contract).
+
+    Attributes:
+        cpu: cores reserved for one replica; 0 reserves nothing.
+        gpu: GPUs reserved for one replica.
+        memory_bytes: memory reserved for one replica.
+        concurrency: items in flight at once inside one `async` replica; None takes the default of 64.
+
+    Example:
+        >>> Resources(cpu=1.5).cpu
+        1.5
+        >>> Resources(cpu=-1)
+        Traceback (most recent call last):
+        ...
+        sage.common.errors.InvalidArgumentError: resources.cpu must be >= 0, got -1
+    """
+
+    cpu: float = 0.0
+    gpu: float = 0.0
+    memory_bytes: int = 0
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("resources.cpu", self.cpu, 0)
+        _at_least("resources.gpu", self.gpu, 0)
+        _at_least("resources.memory_bytes", self.memory_bytes, 0)
+        if self.concurrency is not None:
+            _at_least("resources.concurrency", self.concurrency, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpec:
+    """What one replica keeps between items (S of the contract)."""
+
+    kind: StateKind = StateKind.STATELESS
+    recovery: Recovery = Recovery.RESTART
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorPolicy:
+    """What follows when the operator raises: `retries` further attempts, then a dead letter or a failed job.
+
+    Attributes:
+        on_error: DEAD_LETTER sets the item aside and goes on; FAIL ends the job.
+        retries: attempts after the first one.
+        backoff: FIXED waits `delay_s` before each retry; EXPONENTIAL doubles it each time.
+        delay_s: seconds before the first retry.
+        delay_s_max: longest pause in seconds.
+        jitter: share of the pause, 0 to 1, that is drawn at random, so that replicas do not retry in step.
+
+    Example:
+        >>> ErrorPolicy(retries=2, delay_s=0.1, backoff=Backoff.EXPONENTIAL, jitter=0).pauses(lambda: 0.5)
+        [0.1, 0.2]
+    """
+
+    on_error: OnError = OnError.DEAD_LETTER
+    retries: int = 0
+    backoff: Backoff = Backoff.EXPONENTIAL
+    delay_s: float = 0.1
+    delay_s_max: float = 30.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least("errors.retries", self.retries, 0)
+        _at_least("errors.delay_s", self.delay_s, 0)
+        _at_least("errors.delay_s_max", self.delay_s_max, 0)
+        _at_least("errors.jitter", self.jitter, 0)
+        if self.jitter > 1:
+            raise InvalidArgumentError(f"errors.jitter is a share of the pause and must be <= 1, got {self.jitter!r}")
+
+    def pause_before(self, retry: int, draw: float) -> float:
+        """Seconds to wait before retry number `retry` (1-based); `draw` is a random number in [0, 1)."""
+        grown = self.delay_s * (2.0 ** min(retry - 1, 60)) if self.backoff is Backoff.EXPONENTIAL else self.delay_s
+        pause = min(grown, self.delay_s_max)
+        return pause * (1.0 - self.jitter * draw)
+
+    def pauses(self, random: Callable[[], float]) -> list[float]:
+        """All pauses of one item in order; `random` gives numbers in [0, 1)."""
+        return [self.pause_before(retry, random()) for retry in range(1, self.retries + 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IOSpec:
+    """How an operator takes and gives items (I of the contract).
+
+    Attributes:
+        queue_capacity: items that may wait in one replica's inbox; None lets the compiler choose.
+        timeout_s: longest time of one call of an `async` operator; None is no limit. A call that is over it is cancelled and
+            counts as an error. A thread cannot be interrupted: there the job's watchdog is the limit.
+        outputs_max: most outputs of one `flatmap` call; more is an error of that item (a generator that never ends).
+        errors: what follows when the operator raises.
+    """
+
+    queue_capacity: int | None = None
+    timeout_s: float | None = None
+    outputs_max: int = 100_000
+    errors: ErrorPolicy = field(default_factory=ErrorPolicy)
+
+    def __post_init__(self) -> None:
+        if self.queue_capacity is not None:
+            _at_least("io.queue_capacity", self.queue_capacity, 1)
+        if self.timeout_s is not None:
+            _at_least("io.timeout_s", self.timeout_s, 0)
+        _at_least("io.outputs_max", self.outputs_max, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """C(v) = (R, S, I) of one operator, and the vehicle that it asks for.
+
+    Example:
+        >>> contract = Contract(execution=Execution.ASYNC, resources=Resources(concurrency=8))
+        >>> contract.resources.concurrency, contract.io.errors.on_error.value
+        (8, 'dead_letter')
+    """
+
+    resources: Resources = field(default_factory=Resources)
+    state: StateSpec = field(default_factory=StateSpec)
+    io: IOSpec = field(default_factory=IOSpec)
+    execution: Execution = Execution.AUTO
+    cpu_bound: bool = False

@@ -1,0 +1,239 @@
+"""Turns what a user hands to the DSL (a class with config, an instance, a function, a lambda) into the operator of one replica."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sage.kernel.graph import Contract, OperatorKind, PipelineError
+
+from .config import validate_config
+from .functions import (
+    FilterFunction,
+    FlatMapFunction,
+    Function,
+    KeyByFunction,
+    MapFunction,
+    SinkFunction,
+    SourceFunction,
+)
+
+__all__ = ["AggregateSpec", "BoundOperator", "CallableSource", "FunctionFactory", "IterableSource"]
+
+_BASES: dict[OperatorKind, type[Function]] = {
+    OperatorKind.SOURCE: SourceFunction,
+    OperatorKind.MAP: MapFunction,
+    OperatorKind.FLATMAP: FlatMapFunction,
+    OperatorKind.FILTER: FilterFunction,
+    OperatorKind.KEY_BY: KeyByFunction,
+    OperatorKind.SINK: SinkFunction,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BoundOperator:
+    """The operator of one replica: what to call for an item, and the function object behind it, if any."""
+
+    call: Callable[..., Any]
+    function: Function | None
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateSpec:
+    """What `aggregate` folds with: a new accumulator, one step, the result of an accumulator."""
+
+    create: Callable[[], Any]
+    add: Callable[[Any, Any], Any]
+    result: Callable[[Any], Any] | None
+
+
+class IterableSource(SourceFunction[Any]):
+    """Source over an iterable of the user's program."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        super().__init__()
+        self.iterable = iterable
+
+    def execute(self) -> Iterable[Any]:
+        """The items; an iterable with a length is split over the replicas by position."""
+        if self.ctx.parallelism == 1:
+            return self.iterable
+        return self.iterable[self.ctx.replica_index :: self.ctx.parallelism]  # type: ignore[index]  # checked when built
+
+    def read_from(self, offset: Any) -> Iterable[Any]:
+        """Slices what can be sliced, skips otherwise."""
+        items = self.execute()
+        return items[offset:] if isinstance(items, (list, tuple, range)) else super().read_from(offset)
+
+
+class CallableSource(SourceFunction[Any]):
+    """Source over a function that returns an iterable (a generator function)."""
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def execute(self) -> Iterable[Any]:
+        """Calls the function."""
+        items = self._make()
+        if not isinstance(items, Iterable):
+            raise PipelineError(
+                f"a source function must return an iterable (or be a generator), got {type(items).__name__} (source {self.ctx.name!r})"
+            )
+        return items
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFactory:
+    """Makes the operator of one replica from the user's code.
+
+    Attributes:
+        kind: what it will be used as.
+        target: a `Function` subclass, an instance of one, a callable, or an `AggregateSpec`.
+        config: configuration of a class.
+        where: operator and line, for messages.
+
+    Example:
+        >>> factory = FunctionFactory.build(OperatorKind.MAP, str.upper, None, "(operator 'upper')")
+        >>> factory.create(0, 1).call("a"), factory.is_async, factory.description
+        ('A', False, 'str.upper')
+    """
+
+    kind: OperatorKind
+    target: Any
+    config: Any
+    where: str
+
+    @classmethod
+    def build(cls, kind: OperatorKind, target: Any, config: Mapping[str, Any] | None, where: str) -> FunctionFactory:
+        """Check that `target` can be used as `kind`, and its configuration.
+
+        Raises:
+            PipelineError: it cannot.
+            ConfigError: a config key is missing, unknown or of the wrong type.
+        """
+        factory = cls(kind, target, config, where)
+        base = _BASES.get(kind)
+        if factory._is_function_class:
+            if base is not None and not issubclass(target, base):
+                raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(target)} {where}")
+            abstract = sorted(getattr(target, "__abstractmethods__", ()))
+            if abstract:
+                raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
+            # The checked model stays the configuration: what was validated is what every replica gets.
+            return cls(kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where)
+        if isinstance(target, Function):
+            if base is not None and not isinstance(target, base):
+                raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(type(target))} {where}")
+        elif not callable(target) and not isinstance(target, AggregateSpec):
+            raise PipelineError(f"{kind} needs a class, an instance or a function, got {target!r} {where}")
+        if config is not None:
+            raise PipelineError(f"config goes with an operator class; {target!r} is not one {where}")
+        return factory
+
+    @property
+    def _is_function_class(self) -> bool:
+        return isinstance(self.target, type) and issubclass(self.target, Function)
+
+    @property
+    def contract(self) -> Contract:
+        """The contract that the user's class declares, the default one for plain functions."""
+        if self._is_function_class or isinstance(self.target, Function):
+            contract: Contract = self.target.contract
+            return contract
+        return Contract()
+
+    @property
+    def entry(self) -> Any:
+        """The callable that gets the items, unbound for a class; its annotations are the operator's types."""
+        if self._is_function_class or isinstance(self.target, Function):
+            return self.target.execute
+        return self.target.add if isinstance(self.target, AggregateSpec) else self.target
+
+    @property
+    def is_method(self) -> bool:
+        """Whether `entry` is an unbound method whose first parameter is `self`."""
+        return self._is_function_class
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the user's code is a coroutine function."""
+        entry = self.entry
+        while isinstance(entry, functools.partial):
+            entry = entry.func
+        if inspect.iscoroutinefunction(entry):
+            return True
+        return not inspect.isroutine(entry) and not isinstance(entry, type) and inspect.iscoroutinefunction(type(entry).__call__)
+
+    @property
+    def is_replicable(self) -> bool:
+        """Whether several replicas can be made."""
+        if isinstance(self.target, IterableSource):
+            return isinstance(self.target.iterable, (list, tuple, range))
+        return not isinstance(self.target, CallableSource)
+
+    @property
+    def description(self) -> str:
+        """`module:qualified_name` of the user's code, for plans and messages."""
+        target = self.target
+        if isinstance(target, IterableSource):
+            return f"collection of {type(target.iterable).__name__}"
+        if isinstance(target, CallableSource):
+            target = target._make
+        if isinstance(target, AggregateSpec):
+            target = target.add
+        while isinstance(target, functools.partial):
+            target = target.func
+        if not isinstance(target, type) and not inspect.isroutine(target):
+            target = type(target)
+        module = getattr(target, "__module__", None)
+        name = getattr(target, "__qualname__", repr(target))
+        return name if module in (None, "builtins") else f"{module}:{name}"
+
+    def create(self, replica_index: int, parallelism: int) -> BoundOperator:
+        """The operator of one replica. An instance serves a single replica itself; more replicas get deep copies of it.
+
+        Raises:
+            PipelineError: the user's constructor raised, or the instance cannot be copied.
+        """
+        target = self.target
+        if isinstance(target, AggregateSpec):
+            return BoundOperator(target.add, None)
+        if self._is_function_class:
+            try:
+                function = target(self.config) if _takes_config(target) else target()
+            except Exception as error:  # the user's constructor may raise anything; the message says whose it is
+                raise PipelineError(f"{target.__name__} could not be made: {error!r} {self.where}") from error
+            return BoundOperator(function.execute, function)
+        if isinstance(target, Function):
+            function = target
+            if parallelism > 1 and not isinstance(target, IterableSource):
+                try:
+                    function = copy.deepcopy(target)
+                except Exception as error:  # deepcopy raises whatever the instance's attributes raise
+                    raise PipelineError(
+                        f"parallelism {parallelism} needs a copy of the {type(target).__name__} instance for each replica, and it cannot "
+                        f"be copied: {error!r}; pass the class with a config instead {self.where}"
+                    ) from error
+            elif parallelism > 1:
+                function = IterableSource(target.iterable)
+            return BoundOperator(function.execute, function)
+        return BoundOperator(target, None)
+
+
+def _takes_config(target: type[Function]) -> bool:
+    """Whether the constructor has a parameter for the configuration (a subclass may have replaced it by one that has none)."""
+    if target.__init__ is Function.__init__:
+        return True
+    return any(
+        parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in inspect.signature(target).parameters.values()
+    )
+
+
+def _bases_of(target: type) -> str:
+    kinds = [base.__name__ for base in _BASES.values() if issubclass(target, base)]
+    return f"{target.__name__}, which is a {' and '.join(kinds)}" if kinds else target.__name__

@@ -1,0 +1,23 @@
+"""Runs an ExecutionGraph: one worker per task, bounded queues between them.
+
+- `job`: `JobHandle`, `start_job`: the shell that carries out what `job_master`, a state machine, decides
+- `thread_task`, `async_task`: the worker loops; `task`: what they share; `task_factory`: makes their parts
+- `chain`, `codegen`, `steps`: how a chain of operators runs; `edges`: how its outputs travel
+- `dead_letters`, `failure`, `watch`, `result`: what went wrong, what it looks like, how it ended
+"""
+
+from .dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore
+from .job import JobHandle, JobOptions, start_job
+from .job_master import JobState
+from .result import JobResult
+
+__all__ = [
+    "DEAD_LETTERS_FILE",
+    "DeadLetter",
+    "DeadLetterStore",
+    "JobHandle",
+    "JobOptions",
+    "JobResult",
+    "JobState",
+    "start_job",
+]

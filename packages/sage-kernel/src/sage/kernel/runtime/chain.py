@@ -1,0 +1,372 @@
+"""A chain of fused operators: runs batches by generated code and deals with what goes wrong, item by item.
+
+Accounting rule: each item that enters an operator leaves it in exactly one way: passed on (one or more outputs), dropped (filter, flatmap
+without outputs, folded into state), taken (sink), set aside (dead letter), or the job fails.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sage.kernel.graph import Emit, OnError, OperatorKind
+from sage.kernel.operators import BadRecord
+from sage.kernel.telemetry import OperatorCounters
+
+from .codegen import SOURCE_LINE, BatchCounts, ChainCode, ChainShape, generate_chain
+from .steps import KeyGuard, Step, StepFailed
+
+__all__ = ["Chain", "DeadLetterSink", "Outputs", "SetAside"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """An item that an operator could not process.
+
+    Attributes:
+        operator: name of the operator that raised.
+        replica_index: which replica it was.
+        item: the operator's input.
+        key: its key, or None.
+        keyed: whether there is a key.
+        attempts: calls that were made.
+        error: what the last one raised.
+    """
+
+    operator: str
+    replica_index: int
+    item: Any
+    key: Hashable
+    keyed: bool
+    attempts: int
+    error: BaseException
+
+
+class DeadLetterSink(Protocol):
+    """Where items are set aside durably."""
+
+    def add(self, letter: SetAside) -> None:
+        """Store the letter; returns when it is safe, raises when it is not."""
+
+
+class Outputs:
+    """The output lists of a chain: parallel columns, emptied in place when they are sent on."""
+
+    __slots__ = ("keys", "origins", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.keys: list[Hashable] = []
+        self.origins: list[int] = []
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.values.clear()
+        self.keys.clear()
+        self.origins.clear()
+
+
+class Chain:
+    """The operators of one replica, source excluded.
+
+    Args:
+        steps: the operators in order; may be empty (a source alone).
+        source: counters of the source in front, or None.
+        shape: which columns come in and go out.
+        dead_letters: where items are set aside.
+        flush: sends on what is in `outputs` and empties it.
+        pause: waits that many seconds before a retry; raises `Interrupted` when the job is aborted meanwhile.
+        now: monotonic clock in ns.
+        out_limit: outputs that may gather inside a batch.
+        seed: of the jitter of retries.
+
+    Attributes:
+        outputs: what the chain has put out and nobody has sent on yet.
+        bad_records: records of the source that were set aside.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        source: OperatorCounters | None,
+        shape: ChainShape,
+        dead_letters: DeadLetterSink,
+        flush: Callable[[], None],
+        pause: Callable[[float], None],
+        now: Callable[[], int],
+        replica_index: int = 0,
+        out_limit: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        self.steps = tuple(steps)
+        self.outputs = Outputs()
+        self.bad_records = 0
+        self.shape = shape
+        self._source = source
+        self._dead_letters = dead_letters
+        self._flush = flush
+        self._pause = pause
+        self._now = now
+        self._replica_index = replica_index
+        self._out_limit = out_limit
+        self._random = random.Random(seed)
+        self._failed = [0] * len(self.steps)
+        self._codes: dict[ChainShape, ChainCode] = {}
+        self._key_of_step = self._key_positions()
+
+    def _key_positions(self) -> list[int]:
+        """For each step, the position in the tuple of keys of the key that it works under."""
+        positions, current = [], 0
+        for step in self.steps:
+            positions.append(current)
+            if step.kind is OperatorKind.KEY_BY:
+                current += 1
+        return positions
+
+    def code(self, *, timed: bool, origins_in: bool, flush_each: bool = False) -> ChainCode:
+        """The generated function for one form of input."""
+        shape = ChainShape(
+            keys_in=self.shape.keys_in,
+            origins_in=origins_in,
+            keys_out=self.shape.keys_out,
+            records=self.shape.records,
+            flush_each=flush_each,
+            timed=timed,
+        )
+        found = self._codes.get(shape)
+        if found is None:
+            found = self._codes[shape] = generate_chain(
+                self.steps,
+                shape,
+                fail=self._fail,
+                bad_record=self.set_aside_record,
+                flush=self._flush,
+                now=self._now,
+                out_limit=self._out_limit,
+            )
+        return found
+
+    @property
+    def codes(self) -> Iterable[ChainCode]:
+        """All functions generated so far, to recognise their frames on a stack."""
+        return tuple(self._codes.values())
+
+    def run_batch(self, rows: Iterable[Any], code: ChainCode) -> BatchCounts:
+        """Run all rows; outputs gather in `outputs`. Counts items of all operators.
+
+        Raises:
+            StepFailed: an operator raised and its contract says that the job fails.
+            Interrupted: the job is being aborted.
+        """
+        outputs = self.outputs
+        counts = code.run(rows, outputs.values, outputs.keys, outputs.origins)
+        self._account(counts)
+        return counts
+
+    def _account(self, counts: BatchCounts) -> None:
+        items = counts.rows
+        if self._source is not None:
+            self._source.items_out += items
+        failed = self._failed
+        for index, step in enumerate(self.steps):
+            counters = step.counters
+            counters.items_in += items
+            if step.kind in _COUNTED:
+                items = counts.passed[index]
+            elif failed[index]:
+                items -= failed[index]
+            if failed[index]:
+                failed[index] = 0
+            if counts.times_ns and counts.times_ns[index]:
+                times = counts.times_ns[index]
+                counters.timed_ns += sum(times)
+                counters.timed_items += len(times)
+                if len(times) == 1:
+                    counters.service_ns.add(times[0])
+                else:
+                    counters.service_ns.add_many(times)
+            if step.emit is Emit.FINAL:
+                return
+            counters.items_out += items
+
+    def _fail(self, error: Exception, value: Any, keys: tuple[Hashable, ...], origin: int | None) -> None:
+        """Called from generated code: an operator raised for `value`."""
+        trace = error.__traceback__
+        assert trace is not None
+        code = next(code for code in self._codes.values() if code.code is trace.tb_frame.f_code)
+        index = code.step_of_line[trace.tb_lineno]
+        if index == SOURCE_LINE:
+            raise StepFailed("the source raised", error) from error
+        self._failed[index] += 1
+        step = self.steps[index]
+        if step.kind is OperatorKind.KEY_BY and isinstance(error, TypeError) and trace.tb_next is None:
+            error = _unhashable(step.guard, keys[self._key_of_step[index] + 1]) or error
+        self.process(index, value, keys[self._key_of_step[index]], origin, error)
+
+    def process(
+        self, index: int, value: Any, key: Hashable, origin: int | None, error: Exception | None = None, *, fresh: bool = False
+    ) -> None:
+        """Run one item from step `index` on, step by step, with retries.
+
+        Args:
+            error: what the first attempt raised, None to begin with a first attempt.
+            fresh: the item has not been counted at step `index` yet.
+        """
+        if index == len(self.steps):
+            self._emit(value, key, origin)
+            return
+        step = self.steps[index]
+        counters = step.counters
+        if fresh:
+            counters.items_in += 1
+        attempts = 0 if error is None else 1
+        while True:
+            if error is None:
+                attempts += 1
+                try:
+                    outputs = step.apply(value, key)
+                    break
+                except Exception as raised:  # the boundary to user code: whatever it raises is the item's error
+                    error = raised
+            pause = self._next_pause(step, value, key, attempts, error)
+            if pause is None:
+                return
+            self._pause(pause)
+            error = None
+        counters.items_out += 1 if step.kind is OperatorKind.SINK else len(outputs)
+        if step.kind is OperatorKind.SINK and origin is not None:
+            self.outputs.origins.append(origin)
+        for out_value, out_key in outputs:
+            self.process(index + 1, out_value, out_key, origin, fresh=True)
+
+    async def process_async(
+        self,
+        value: Any,
+        key: Hashable,
+        origin: int,
+        *,
+        pause: Callable[[float], Awaitable[None]],
+        call: Callable[[Step, Any, Hashable], Awaitable[list[tuple[Any, Hashable]]]],
+        index: int = 0,
+    ) -> None:
+        """`process` for a chain of `async` operators; always from a first attempt. `call` makes one attempt at one step."""
+        if index == len(self.steps):
+            self._emit(value, key, origin)
+            return
+        step = self.steps[index]
+        counters = step.counters
+        counters.items_in += 1
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                outputs = await call(step, value, key)
+                break
+            except Exception as raised:  # the boundary to user code: whatever it raises is the item's error
+                wait = self._next_pause(step, value, key, attempts, raised)
+            if wait is None:
+                return
+            await pause(wait)
+        counters.items_out += 1 if step.kind is OperatorKind.SINK else len(outputs)
+        if step.kind is OperatorKind.SINK:
+            self.outputs.origins.append(origin)
+        for out_value, out_key in outputs:
+            await self.process_async(out_value, out_key, origin, pause=pause, call=call, index=index + 1)
+
+    def _next_pause(self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception) -> float | None:
+        """Count the error; seconds to the next attempt, or None when the item has been set aside."""
+        counters = step.counters
+        counters.errors += 1
+        policy = step.io.errors
+        if attempts <= policy.retries:
+            counters.retries += 1
+            return policy.pause_before(attempts, self._random.random())
+        if policy.on_error is OnError.FAIL:
+            raise StepFailed(f"operator {step.name!r} raised for the item {_preview(value)} after {attempts} attempt(s)", error)
+        keyed = self.shape.keys_in or self._key_of_step[self.steps.index(step)] > 0
+        self._set_aside(
+            counters,
+            SetAside(
+                operator=step.name,
+                replica_index=self._replica_index,
+                item=value,
+                key=key if keyed else None,
+                keyed=keyed,
+                attempts=attempts,
+                error=error,
+            ),
+        )
+        return None
+
+    def set_aside_record(self, record: BadRecord) -> None:
+        """A record that the source could not read becomes a dead letter of the source."""
+        source = self._source
+        assert source is not None
+        source.errors += 1
+        self.bad_records += 1
+        letter = SetAside(
+            operator=source.name,
+            replica_index=self._replica_index,
+            item=record.item,
+            key=None,
+            keyed=False,
+            attempts=1,
+            error=record.error,
+        )
+        self._set_aside(source, letter)
+
+    def _set_aside(self, counters: OperatorCounters, letter: SetAside) -> None:
+        try:
+            self._dead_letters.add(letter)
+        except Exception as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
+            raise StepFailed(
+                f"an item of operator {letter.operator!r} could not be processed ({_line_of(letter.error)}) and its dead letter could not "
+                f"be stored: the job stops so that nothing is lost silently. The item: {_preview(letter.item)}",
+                error,
+            ) from letter.error
+        counters.dead_letters += 1
+
+    def _emit(self, value: Any, key: Hashable, origin: int | None) -> None:
+        if self.steps and self.steps[-1].kind is OperatorKind.SINK:
+            return
+        outputs = self.outputs
+        outputs.values.append(value)
+        if self.shape.keys_out:
+            outputs.keys.append(key)
+        if origin is not None:
+            outputs.origins.append(origin)
+
+    def finish(self, flush: Callable[[], None]) -> None:
+        """The stream has ended: emit what `reduce` and `aggregate` have kept for the end."""
+        for index, step in enumerate(self.steps):
+            for emitted, (value, key) in enumerate(step.final_outputs()):
+                step.counters.items_out += 1
+                self.process(index + 1, value, key, None, fresh=True)
+                if emitted % self._out_limit == self._out_limit - 1:
+                    flush()
+        flush()
+
+
+_COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
+
+
+def _unhashable(guard: KeyGuard | None, key: Any) -> Exception | None:
+    assert guard is not None
+    try:
+        guard.check(key)
+    except Exception as error:  # returned, to stand in the place of the bare TypeError
+        return error
+    return None
+
+
+def _preview(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _line_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()

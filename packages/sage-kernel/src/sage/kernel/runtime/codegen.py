@@ -1,0 +1,304 @@
+"""Generates the Python function that runs a chain over a batch.
+
+One loop over the rows, each operator called in place: a call from Python code to a Python function costs half of a call through
+`map()` (no C frame in between), each item goes through the whole chain before the next one is touched, and a `StopIteration` out of user code
+cannot end the batch, as it would in `map()`. Which operator raised is read off the line number of the traceback, so the path
+without errors pays nothing for it.
+
+Invariants of the generated function: `v` holds the input of the operator that is being called; `n_rows` counts the rows begun; after an error
+the loop goes on with the next row (or the next output of the innermost flatmap).
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, NamedTuple
+
+from sage.kernel.graph import Emit, OperatorKind
+from sage.kernel.operators import BadRecord
+
+from .steps import Step, check_output, explode
+
+__all__ = ["SOURCE_LINE", "BatchCounts", "ChainCode", "ChainShape", "generate_chain"]
+
+SOURCE_LINE = -1
+"""Step number of the line that fetches the next row."""
+
+_serial = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainShape:
+    """Which columns come in and go out.
+
+    Attributes:
+        keys_in: each row brings its key.
+        origins_in: each row brings its origin.
+        keys_out: outputs are appended with their key.
+        records: rows may be `BadRecord`s of a source.
+        flush_each: each output is sent on at once, stamped with the time of its row (a source that may wait for its next item).
+        timed: the time of each call is taken.
+    """
+
+    keys_in: bool = False
+    origins_in: bool = False
+    keys_out: bool = False
+    records: bool = False
+    flush_each: bool = False
+    timed: bool = False
+
+
+class BatchCounts(NamedTuple):
+    """What one call of a chain function reports.
+
+    Attributes:
+        rows: rows begun, bad records not counted.
+        passed: for each step that is a filter or a flatmap, how many items it passed on; 0 for the others.
+        times_ns: for each step the times of its calls (empty when not timed).
+        row_times_ns: time from the beginning of the row to the end of the sink, for each item that reached it (empty when not timed).
+    """
+
+    rows: int
+    passed: tuple[int, ...]
+    times_ns: tuple[list[int], ...]
+    row_times_ns: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainCode:
+    """A generated function and what is needed to understand its frames.
+
+    Attributes:
+        run: `run(rows, out, out_keys, out_origins) -> BatchCounts`.
+        code: its code object, by which its frames are found on a stack.
+        step_of_line: step number by line, `SOURCE_LINE` for the line that fetches a row.
+        source: its text.
+    """
+
+    run: Callable[..., BatchCounts]
+    code: CodeType
+    step_of_line: dict[int, int]
+    source: str
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.depth = 0
+        self.step_of_line: dict[int, int] = {}
+
+    def add(self, text: str, step: int | None = None) -> None:
+        self.lines.append("    " * self.depth + text)
+        if step is not None:
+            self.step_of_line[len(self.lines)] = step
+
+
+def generate_chain(
+    steps: Sequence[Step],
+    shape: ChainShape,
+    *,
+    fail: Callable[..., None],
+    bad_record: Callable[[BadRecord], None],
+    flush: Callable[[], None],
+    now: Callable[[], int],
+    out_limit: int,
+) -> ChainCode:
+    """Generate the function of a chain.
+
+    Args:
+        steps: the operators, source excluded.
+        shape: which columns come in and go out.
+        fail: `fail(error, value, keys, origin)` deals with an item whose operator raised; raises `BaseException` to end the batch.
+        bad_record: deals with a record that the source could not read.
+        flush: sends on what is in the output lists and empties them in place.
+        now: monotonic clock in ns.
+        out_limit: outputs that may gather before `flush` is called inside a batch.
+    """
+    writer = _Writer()
+    names = {
+        "fail": fail, "bad_record": bad_record, "flush": flush, "now": now, "BadRecord": BadRecord, "BatchCounts": BatchCounts,
+        "out_limit": out_limit,
+    }  # fmt: skip
+    _header(writer, steps, shape)
+    _loop(writer, steps, shape, names)
+    text = "\n".join(writer.lines) + "\n"
+    filename = f"<sage chain {next(_serial)}: {' -> '.join(step.name for step in steps)}>"
+    # Registered so that tracebacks through a chain show its lines.
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    namespace: dict[str, Any] = dict(names)
+    exec(compile(text, filename, "exec"), namespace)
+    run = namespace["chain"]
+    return ChainCode(run, run.__code__, writer.step_of_line, text)
+
+
+def _header(writer: _Writer, steps: Sequence[Step], shape: ChainShape) -> None:
+    writer.add("def chain(rows, out, out_keys, out_origins):")
+    writer.depth += 1
+    writer.add("emit = out.append; emit_key = out_keys.append; emit_origin = out_origins.append")
+    keys = ["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY]
+    writer.add(f"{' = '.join(['v', 'o', *keys])} = None")
+    writer.add(f"{' = '.join(['n_rows', *(f'n{index}' for index in range(len(steps)))])} = 0")
+    for index in range(len(steps) if shape.timed else 0):
+        writer.add(f"times{index} = []; time{index} = times{index}.append")
+    writer.add("row_times = []; row_time = row_times.append")
+
+
+def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> None:
+    columns = ["v"] + (["k0"] if shape.keys_in else []) + (["o"] if shape.origins_in else [])
+    writer.add("while True:")
+    writer.depth += 1
+    writer.add("try:")
+    writer.depth += 1
+    writer.add(f"for {', '.join(columns)} in rows:", SOURCE_LINE)
+    writer.depth += 1
+    if shape.records:
+        writer.add("if v.__class__ is BadRecord:")
+        writer.add("    bad_record(v)")
+        writer.add("    continue")
+    writer.add("n_rows += 1")
+    if shape.flush_each and not shape.origins_in:
+        writer.add("o = now()")
+    if shape.timed:
+        writer.add("row_start = now()")
+    loops = _body(writer, steps, shape, names)
+    keys = ", ".join(["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY])
+    for _ in range(loops):
+        writer.depth -= 1
+        writer.add("break")
+        writer.depth -= 1
+        writer.add("except Exception as error:")
+        writer.add(f"    fail(error, v, ({keys},), o)")
+        writer.depth -= 1
+    writer.depth -= 1
+    times = ", ".join(f"times{index}" for index in range(len(steps))) if shape.timed else ""
+    passed = ", ".join(f"n{index}" for index in range(len(steps)))
+    writer.add(f"return BatchCounts(n_rows, ({passed}{',' if passed else ''}), ({times}{',' if times else ''}), row_times)")
+    writer.depth -= 1
+    writer.add("except Exception as error:")
+    writer.add(f"    fail(error, v, ({keys},), o)")
+
+
+def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> int:
+    """Writes the operators; returns how many loops (flatmaps) are open."""
+    loops, key = 0, "k0"
+    for index, step in enumerate(steps):
+        names |= {f"call{index}": step.call, f"enter{index}": step.enter, f"state{index}": step.state}
+        names |= {f"create{index}": step.create, f"result{index}": step.result, f"step{index}": step}
+        if step.enter is not None:
+            writer.add(f"enter{index}({key})")
+        if shape.timed:
+            writer.add("start = now()")
+        match step.kind:
+            case OperatorKind.MAP:
+                _write_map(writer, index, shape.timed, names)
+            case OperatorKind.FILTER:
+                _write_filter(writer, index, shape.timed)
+            case OperatorKind.FLATMAP:
+                _write_flatmap(writer, index, step, shape.timed, names)
+                loops += 1
+            case OperatorKind.KEY_BY:
+                key = f"k{index + 1}"
+                _write_key_by(writer, index, step, shape.timed, names)
+            case OperatorKind.REDUCE:
+                _write_reduce(writer, index, step, key, shape.timed)
+            case OperatorKind.AGGREGATE:
+                _write_aggregate(writer, index, step, key, shape.timed)
+            case OperatorKind.SINK:
+                writer.add(f"call{index}(v)", index)
+                _write_time(writer, index, shape.timed)
+        if step.emit is Emit.FINAL:
+            break
+    last = steps[-1] if steps else None
+    if last is not None and last.kind is OperatorKind.SINK:
+        if shape.timed:
+            writer.add("row_time(now() - row_start)")
+        if shape.origins_in:
+            writer.add("emit_origin(o)")
+        return loops
+    if last is None or last.emit is not Emit.FINAL:
+        writer.add("emit(v)")
+        if shape.keys_out:
+            writer.add(f"emit_key({key})")
+        if shape.origins_in or shape.flush_each:
+            writer.add("emit_origin(o)")
+        if shape.flush_each:
+            writer.add("flush()")
+        elif loops:
+            writer.add("if len(out) >= out_limit: flush()")
+    return loops
+
+
+def _write_time(writer: _Writer, index: int, timed: bool) -> None:
+    if timed:
+        writer.add(f"time{index}(now() - start)")
+
+
+def _write_map(writer: _Writer, index: int, timed: bool, names: dict[str, Any]) -> None:
+    if not timed:
+        writer.add(f"v = call{index}(v)", index)
+        return
+    # The timed form looks at what comes back as well: a coroutine that nobody awaits is found in the first batch.
+    names["check_output"] = check_output
+    writer.add(f"r = call{index}(v)", index)
+    _write_time(writer, index, timed)
+    writer.add(f"check_output(step{index}.name, r)", index)
+    writer.add("v = r")
+
+
+def _write_filter(writer: _Writer, index: int, timed: bool) -> None:
+    if not timed:
+        writer.add(f"if not call{index}(v): continue", index)
+    else:
+        writer.add(f"r = call{index}(v)", index)
+        _write_time(writer, index, timed)
+        writer.add("if not r: continue", index)
+    writer.add(f"n{index} += 1")
+
+
+def _write_flatmap(writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any]) -> None:
+    names["explode"] = explode
+    writer.add(f"r = explode({step.name!r}, call{index}(v), {step.io.outputs_max})", index)
+    _write_time(writer, index, timed)
+    writer.add(f"n{index} += len(r)")
+    writer.add(f"rows{index} = iter(r)")
+    writer.add("while True:")
+    writer.depth += 1
+    writer.add("try:")
+    writer.depth += 1
+    writer.add(f"for v in rows{index}:")
+    writer.depth += 1
+
+
+def _write_key_by(writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any]) -> None:
+    assert step.guard is not None
+    names |= {f"known{index}": step.guard.known, f"guard{index}": step.guard.check}
+    writer.add(f"k{index + 1} = call{index}(v)", index)
+    _write_time(writer, index, timed)
+    writer.add(f"if k{index + 1} not in known{index}: guard{index}(k{index + 1})", index)
+
+
+def _write_reduce(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
+    if step.emit is Emit.FINAL:
+        writer.add(f"state{index}[{key}] = call{index}(state{index}[{key}], v) if {key} in state{index} else v", index)
+        _write_time(writer, index, timed)
+        return
+    writer.add(f"if {key} in state{index}: v = call{index}(state{index}[{key}], v)", index)
+    writer.add(f"state{index}[{key}] = v", index)
+    _write_time(writer, index, timed)
+
+
+def _write_aggregate(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
+    writer.add(f"r = call{index}(state{index}[{key}] if {key} in state{index} else create{index}(), v)", index)
+    if step.emit is Emit.FINAL:
+        writer.add(f"state{index}[{key}] = r")
+    elif step.result is None:
+        writer.add(f"state{index}[{key}] = r; v = ({key}, r)")
+    else:
+        # The result comes first: an item whose result cannot be computed leaves the state as it was.
+        writer.add(f"u = result{index}(r)", index)
+        writer.add(f"state{index}[{key}] = r; v = ({key}, u)")
+    _write_time(writer, index, timed)

@@ -1,0 +1,283 @@
+"""Runs a compiled pipeline: the thin shell around `JobMaster` that starts workers, passes events on and carries effects out."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sage.common.errors import InvalidArgumentError
+from sage.common.ids import new_id
+
+from sage.kernel.graph import Execution, ExecutionGraph, JobFailedError, LogicalGraph, PipelineError
+from sage.kernel.telemetry import JobMetrics, ReplicaReading, snapshot_metrics
+from sage.platform import Backend, Worker
+
+from . import job_master as jm
+from .async_task import AsyncTask
+from .dead_letters import DeadLetterStore
+from .failure import describe_failure
+from .job_master import JobMaster, JobState
+from .result import JobResult
+from .task import JobSignals, Task
+from .task_factory import TaskFactory, create_channels
+from .thread_task import ThreadTask
+from .watch import view_task
+
+__all__ = ["JobHandle", "JobOptions", "start_job"]
+
+logger = logging.getLogger("sage.kernel.job")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """How a job is watched and ended.
+
+    Attributes:
+        home: folder of the dead letters.
+        watchdog_s: seconds without progress, while there is work, after which the job fails; None never.
+        grace_s: seconds that a stopped job has to drain.
+        abort_grace_s: seconds that an aborted job waits for its tasks; those in an operator that does not return are then given up.
+
+    Raises:
+        InvalidArgumentError: a time is not above 0.
+    """
+
+    home: Path = Path(".sage")
+    watchdog_s: float | None = 300.0
+    grace_s: float = 30.0
+    abort_grace_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("watchdog_s", "grace_s", "abort_grace_s"):
+            value = getattr(self, name)
+            if value is None and name == "watchdog_s":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise InvalidArgumentError(f"{name} must be a number of seconds > 0, got {value!r}")
+
+
+class JobHandle:
+    """A submitted job.
+
+    All methods may be called from any thread and as often as one likes.
+    """
+
+    TICK_S = 0.25
+
+    def __init__(
+        self, graph: ExecutionGraph, logical: LogicalGraph, backend: Backend, options: JobOptions, offsets: Mapping[str, list[Any]]
+    ) -> None:
+        self.id = new_id("job")
+        self.name = graph.name
+        self.graph = graph
+        self._logical = logical
+        self._backend = backend
+        self._options = options
+        self._signals = JobSignals()
+        self._dead_letters = DeadLetterStore(options.home, job_id=self.id, job=graph.name)
+        self._events: queue.SimpleQueue[jm.Event] = queue.SimpleQueue()
+        self._master = JobMaster(
+            (node.id for node in graph.tasks), watchdog_s=options.watchdog_s, abort_grace_s=options.abort_grace_s
+        )
+        self._ended = threading.Event()
+        self._result: JobResult | None = None
+        self._failure: BaseException | None = None
+        self._begun_ns: int | None = None
+        self._ended_ns: int | None = None
+        self._tasks: dict[str, Task] = {}
+        self._workers: dict[str, Worker] = {}
+        self._channels = create_channels(graph, backend)
+        factory = TaskFactory(graph, logical, self._channels, backend, offsets)
+        for node in graph.tasks:
+            self._create(factory, node.id)
+        self._supervisor = threading.Thread(target=self._supervise, name=f"sage-job-{graph.name}", daemon=True)
+
+    def _create(self, factory: TaskFactory, task_id: str) -> None:
+        node = self.graph.task(task_id)
+        kind = AsyncTask if node.execution is Execution.ASYNC else ThreadTask
+        task = kind(
+            factory.create(node),
+            backend=self._backend,
+            signals=self._signals,
+            dead_letters=self._dead_letters,
+            on_ready=lambda ready: self._events.put(jm.TaskReady(ready)),
+        )
+        name = f"sage-{self.graph.name}-{task_id}"
+        on_exit: Callable[[Worker], None] = lambda worker: self._events.put(jm.TaskEnded(task_id, worker.failure))  # noqa: E731
+        self._tasks[task_id] = task
+        if isinstance(task, AsyncTask):
+            self._workers[task_id] = self._backend.asyncio_worker(name, task.run, on_exit)
+        else:
+            assert isinstance(task, ThreadTask)
+            self._workers[task_id] = self._backend.thread_worker(name, task.run, on_exit)
+
+    # -- the life of the job ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all workers; called once, by `start_job`."""
+        self._signals.on_abort(self._close_channels)
+        self._supervisor.start()
+
+    def _supervise(self) -> None:
+        try:
+            for worker in self._workers.values():
+                worker.start()
+            self._events.put(jm.Started())
+        except Exception as error:  # no more threads, for one; the job ends with this as its reason
+            self._events.put(jm.TaskEnded("", error))
+            for task, worker in self._workers.items():
+                if worker.frame() is None:
+                    self._events.put(jm.TaskEnded(task))
+        ticks = self.TICK_S if self._options.watchdog_s is None else min(self.TICK_S, self._options.watchdog_s / 4)
+        next_tick = time.monotonic() + ticks
+        while not self._master.state.is_end:
+            try:
+                event = self._events.get(timeout=max(0.0, next_tick - time.monotonic()))
+            except queue.Empty:
+                next_tick = time.monotonic() + ticks
+                event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
+            for effect in self._master.on(event, time.monotonic()):
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: jm.Effect) -> None:
+        match effect:
+            case jm.OpenSources():
+                self._begun_ns = self._backend.clock.monotonic_ns()
+                self._signals.go.set()
+            case jm.StopSources():
+                self._signals.stop()
+            case jm.Abort():
+                self._signals.abort()
+            case jm.Complete():
+                self._complete(effect)
+
+    def _close_channels(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+    def _complete(self, ending: jm.Complete) -> None:
+        self._ended_ns = self._backend.clock.monotonic_ns()
+        for task, worker in self._workers.items():
+            if task not in ending.abandoned and worker.frame() is not None:
+                worker.join()
+        self._failure = ending.failure
+        reason = ending.reason
+        if ending.failure is not None:
+            reason = describe_failure(ending.reason, ending.failure)
+        if ending.abandoned:
+            reason += f"; given up, because they did not end: {', '.join(ending.abandoned)}"
+        self._dead_letters.close()
+        added = self._dead_letters.added
+        self._result = JobResult(
+            job_id=self.id,
+            name=self.name,
+            state=ending.state,
+            reason=reason,
+            metrics=self.metrics(),
+            dead_letters=added,
+            dead_letters_path=str(self._dead_letters.path) if added else "",
+            offsets=self._offsets(),
+        )
+        if added:
+            logger.warning(
+                "%s: %d item(s) could not be processed and were set aside in %s", self.name, added, self._dead_letters.path
+            )
+        self._ended.set()
+
+    def _offsets(self) -> dict[str, list[Any]]:
+        offsets: dict[str, list[Any]] = {}
+        for task in self._tasks.values():
+            if task.parts.source is not None:
+                offsets.setdefault(task.parts.node.chain[0], []).append(task.offset)
+        return offsets
+
+    # -- for users ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life."""
+        return self._master.state
+
+    @property
+    def result(self) -> JobResult | None:
+        """What the job was; None while it runs."""
+        return self._result
+
+    @property
+    def first_dead_letter(self) -> Any:
+        """The first item that was set aside in this run, None without any."""
+        return self._dead_letters.first
+
+    def wait(self, timeout_s: float | None = None) -> JobResult:
+        """Wait for the end.
+
+        Raises:
+            JobFailedError: the job failed; the message says where and why, `result` what it had done.
+            TimeoutError: it has not ended after `timeout_s` seconds; it goes on.
+        """
+        if not self._ended.wait(timeout_s):
+            raise TimeoutError(f"job {self.name!r} has not ended after {timeout_s:g} s; it goes on")
+        result = self._result
+        assert result is not None
+        if result.state is JobState.FAILED:
+            raise JobFailedError(f"job {self.name!r} failed: {result.reason}", result) from self._failure
+        return result
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Let the sources end and the rest be worked off; after `grace_s` seconds (default: the job's option) it is aborted.
+
+        Returns at once; a second call changes nothing.
+        """
+        self._events.put(jm.StopRequested(self._options.grace_s if grace_s is None else grace_s))
+
+    def abort(self, reason: str = "aborted") -> None:
+        """End now; items in queues are dropped. Returns at once."""
+        self._events.put(jm.AbortRequested(reason))
+
+    def metrics(self) -> JobMetrics:
+        """What the job has done so far."""
+        now = self._ended_ns or self._backend.clock.monotonic_ns()
+        elapsed_s = 0.0 if self._begun_ns is None else (now - self._begun_ns) / 1e9
+        names = [operator.name for operator in self._logical.transformations]
+        return snapshot_metrics(names, [_reading(task) for task in self._tasks.values()], elapsed_s)
+
+
+def _reading(task: Task) -> ReplicaReading:
+    inbox, parts = task.parts.inbox, task.parts
+    return ReplicaReading(
+        task=task.id,
+        counters=task.counters,
+        is_source=parts.source is not None,
+        is_sink=task.is_sink,
+        queue_depth=0 if inbox is None else inbox.occupancy,
+        queue_depth_max=0 if inbox is None else inbox.peak_occupancy,
+        queue_capacity=0 if inbox is None else inbox.spec.capacity,
+        user_counters={name: dict(function.ctx.metrics.counters) for name, function in parts.functions},
+    )
+
+
+def start_job(
+    graph: ExecutionGraph,
+    logical: LogicalGraph,
+    backend: Backend,
+    options: JobOptions | None = None,
+    offsets: Mapping[str, list[Any]] | None = None,
+) -> JobHandle:
+    """Start a compiled pipeline and return at once.
+
+    Raises:
+        PipelineError: an operator cannot be made, or `offsets` do not fit the sources.
+    """
+    for name, given in (offsets or {}).items():
+        replicas = [task for task in graph.tasks if task.chain[0] == name and task.queue is None]
+        if len(replicas) != len(given):
+            raise PipelineError(f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} replica(s), got {given!r}")
+    job = JobHandle(graph, logical, backend, options or JobOptions(), offsets or {})
+    job.start()
+    return job

@@ -1,0 +1,229 @@
+"""One operator of a chain as the runtime sees it, and what follows from one call of it.
+
+A chain is run in two ways that must agree: generated code for whole batches (`codegen`), and step by step (`Chain.process`) for what is
+rare: retries, items behind a retried one, results at the end of the stream.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from sage.common.errors import InvalidArgumentError, SageError
+from sage.common.hashing import stable_hash
+
+from sage.kernel.graph import Emit, IOSpec, OperatorKind
+from sage.kernel.operators import Function, OperatorContext
+from sage.kernel.telemetry import OperatorCounters
+
+__all__ = ["Interrupted", "ItemError", "KeyGuard", "Step", "StepFailed", "check_output", "explode"]
+
+Output = tuple[Any, Hashable]
+
+
+class Interrupted(BaseException):
+    """The job is being aborted; leaves the worker past all handlers of operator errors, hence no `Exception`."""
+
+
+class StepFailed(BaseException):
+    """An operator raised and its contract says that the job fails; no `Exception` for the same reason."""
+
+    def __init__(self, message: str, error: BaseException) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class ItemError(SageError):
+    """What an operator returned for an item cannot be used."""
+
+
+class KeyGuard:
+    """Checks each distinct key once: hashable, equal to itself, the same in each process.
+
+    Example:
+        >>> guard = KeyGuard("by_user")
+        >>> guard.check("ada"); "ada" in guard.known
+        True
+        >>> guard.check([1])
+        Traceback (most recent call last):
+        ...
+        sage.kernel.runtime.steps.ItemError: the key of 'by_user' must be hashable, got list [1]: use a tuple
+    """
+
+    _KNOWN_MAX = 1 << 16
+
+    __slots__ = ("known", "operator")
+
+    def __init__(self, operator: str) -> None:
+        self.operator = operator
+        self.known: set[Hashable] = set()
+
+    def check(self, key: Any) -> None:
+        """Accept `key` or raise.
+
+        Raises:
+            ItemError: it cannot be a key.
+        """
+        try:
+            stable_hash(key)
+            if len(self.known) >= self._KNOWN_MAX:
+                self.known.clear()
+            self.known.add(key)
+        except (TypeError, InvalidArgumentError) as error:
+            text = repr(key)
+            text = text if len(text) <= 80 else text[:77] + "..."
+            if isinstance(key, (list, dict, set, bytearray)):
+                hint = "use a frozenset" if isinstance(key, set) else "use a tuple"
+                raise ItemError(
+                    f"the key of {self.operator!r} must be hashable, got {type(key).__name__} {text}: {hint}"
+                ) from error
+            raise ItemError(f"the key of {self.operator!r} cannot be used, got {text}: {error}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One operator of one replica.
+
+    Attributes:
+        call: the user's code: `call(item)`, or `call(accumulator, item)` of reduce and aggregate.
+        function: the function object, where there is one.
+        enter: makes a key the current one in the operator's context; None where nobody looks.
+        create: new accumulator (aggregate).
+        result: what an accumulator is turned into (aggregate), None for the accumulator itself.
+        state: accumulators by key (reduce, aggregate).
+        guard: checks keys (key_by).
+    """
+
+    name: str
+    kind: OperatorKind
+    call: Callable[..., Any]
+    function: Function | None
+    context: OperatorContext
+    io: IOSpec
+    counters: OperatorCounters
+    is_async: bool = False
+    enter: Callable[[Hashable], None] | None = None
+    emit: Emit = Emit.EACH
+    create: Callable[[], Any] | None = None
+    result: Callable[[Any], Any] | None = None
+    state: dict[Hashable, Any] = field(default_factory=dict)
+    guard: KeyGuard | None = None
+
+    def apply(self, value: Any, key: Hashable) -> list[Output]:
+        """Call the operator once; its outputs with their keys. Raises what the user's code raises."""
+        if self.enter is not None:
+            self.enter(key)
+        if self.kind is OperatorKind.REDUCE:
+            return self._reduce(value, key)
+        if self.kind is OperatorKind.AGGREGATE:
+            return self._aggregate(value, key)
+        return self.outputs(self.call(value), value, key)
+
+    async def apply_async(self, value: Any, key: Hashable) -> list[Output]:
+        """`apply` for a coroutine function, an async generator (flatmap), or a function that runs on the event loop."""
+        if self.enter is not None:
+            self.enter(key)
+        result = self.call(value)
+        if inspect.isawaitable(result):
+            result = await result
+        elif inspect.isasyncgen(result):
+            result = [item async for item in _bounded(result, self.name, self.io.outputs_max)]
+        return self.outputs(result, value, key)
+
+    def outputs(self, result: Any, value: Any, key: Hashable) -> list[Output]:
+        """What follows from `result`, which the operator returned for `value`."""
+        match self.kind:
+            case OperatorKind.MAP:
+                check_output(self.name, result)
+                return [(result, key)]
+            case OperatorKind.FILTER:
+                return [(value, key)] if result else []
+            case OperatorKind.FLATMAP:
+                return [(item, key) for item in explode(self.name, result, self.io.outputs_max)]
+            case OperatorKind.KEY_BY:
+                assert self.guard is not None
+                self.guard.check(result)
+                return [(value, result)]
+        return []
+
+    def _reduce(self, value: Any, key: Hashable) -> list[Output]:
+        if key in self.state:
+            value = self.call(self.state[key], value)
+        self.state[key] = value
+        return [(value, key)] if self.emit is Emit.EACH else []
+
+    def _aggregate(self, value: Any, key: Hashable) -> list[Output]:
+        assert self.create is not None
+        accumulator = self.call(self.state[key] if key in self.state else self.create(), value)
+        outputs = [self._aggregated(key, accumulator)] if self.emit is Emit.EACH else []
+        self.state[key] = accumulator
+        return outputs
+
+    def _aggregated(self, key: Hashable, accumulator: Any) -> Output:
+        return (key, accumulator if self.result is None else self.result(accumulator)), key
+
+    def final_outputs(self) -> Iterable[Output]:
+        """What is emitted at the end of the stream: one output per key, in the order in which keys first came."""
+        if self.emit is not Emit.FINAL:
+            return
+        for key, value in self.state.items():
+            yield (value, key) if self.kind is OperatorKind.REDUCE else self._aggregated(key, value)
+
+
+def check_output(name: str, result: Any) -> None:
+    """Refuse a coroutine where a value was expected.
+
+    Raises:
+        ItemError: `result` was never awaited.
+    """
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ItemError(
+            f"operator {name!r} returned a coroutine that nobody awaits: declare it with `async def`, or give it "
+            "contract=Contract(execution=Execution.ASYNC)"
+        )
+
+
+def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
+    """The outputs of one `flatmap` call as a list: all of them or an error, so that an item is never passed on in part.
+
+    Raises:
+        ItemError: no iterable, a string, or more than `outputs_max` outputs.
+
+    Example:
+        >>> explode("words", (word for word in ["a", "b"]), 10)
+        ['a', 'b']
+        >>> explode("words", "ab", 10)
+        Traceback (most recent call last):
+        ...
+        sage.kernel.runtime.steps.ItemError: flatmap 'words' must return an iterable of items, got str 'ab': to pass the whole on use map
+    """
+    if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
+        text = repr(result)
+        text = text if len(text) <= 80 else text[:77] + "..."
+        hint = "" if result is None else ": to pass the whole on use map"
+        hint = ": did you forget to return?" if result is None else hint
+        raise ItemError(f"flatmap {name!r} must return an iterable of items, got {type(result).__name__} {text}{hint}")
+    items = result if isinstance(result, list) else list(islice(result, outputs_max + 1))
+    if len(items) > outputs_max:
+        raise _too_many(name, outputs_max)
+    return items
+
+
+async def _bounded(items: Any, name: str, outputs_max: int) -> Any:
+    count = 0
+    async for item in items:
+        count += 1
+        if count > outputs_max:
+            raise _too_many(name, outputs_max)
+        yield item
+
+
+def _too_many(name: str, outputs_max: int) -> ItemError:
+    return ItemError(
+        f"flatmap {name!r} gave more than {outputs_max} outputs for one item: an endless generator belongs into a source; a long one "
+        "needs contract=Contract(io=IOSpec(outputs_max=...))"
+    )

@@ -1,0 +1,275 @@
+"""What every task has, whichever vehicle runs it: its parts, its life cycle, its place in the job."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sage.kernel.graph import OperatorError, TaskNode
+from sage.kernel.operators import Function, SourceFunction
+from sage.kernel.packet import Packet
+from sage.kernel.telemetry import ReplicaCounters
+from sage.platform import Backend, Channel
+
+from .chain import Chain, DeadLetterSink
+from .codegen import ChainShape
+from .edges import OutputEdge
+from .steps import Interrupted, Step
+
+__all__ = ["Activity", "BatchLimit", "JobSignals", "Task", "TaskParts"]
+
+
+class Activity(StrEnum):
+    """What a task is doing; the watchdog and the live view read it."""
+
+    SETUP = "setting up"
+    WAITING_START = "waiting for the others to be set up"
+    WAITING_INPUT = "waiting for input"
+    WORKING = "working"
+    BLOCKED = "waiting for room downstream"
+    ENDED = "ended"
+
+
+class JobSignals:
+    """What the job tells all of its tasks: begin, stop, abort."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.aborting = threading.Event()
+        # A list, because generated code and generators test it per item: empty is false.
+        self.stopping: list[bool] = []
+        self._lock = threading.Lock()
+        self._on_abort: list[Callable[[], None]] = []
+
+    def on_abort(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the job is aborted, at once if it is already."""
+        with self._lock:
+            if not self.aborting.is_set():
+                self._on_abort.append(call)
+                return
+        call()
+
+    def stop(self) -> None:
+        """Sources end; what they have emitted is worked off."""
+        if not self.stopping:
+            self.stopping.append(True)
+
+    def abort(self) -> None:
+        """Everybody ends now."""
+        with self._lock:
+            if self.aborting.is_set():
+                return
+            self.aborting.set()
+            calls, self._on_abort = self._on_abort, []
+        self.stop()
+        self.go.set()
+        for call in calls:
+            call()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before a retry.
+
+        Raises:
+            Interrupted: the job is aborted meanwhile.
+        """
+        if self.aborting.wait(seconds):
+            raise Interrupted
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskParts:
+    """What a task is made of.
+
+    Attributes:
+        node: its place in the plan.
+        source: the source function, None for a task with an inbox.
+        source_options: `blocking` and `timed` of the source.
+        offset: where the source begins, None for the beginning.
+        steps: the operators, source excluded.
+        functions: function objects to set up and tear down, in order.
+        inbox: its channel, None for a source.
+        producers: how many replicas feed the inbox.
+        edges: where its outputs go.
+        keys_in: items come with a key.
+        keys_out: items leave with a key.
+    """
+
+    node: TaskNode
+    counters: ReplicaCounters
+    source: SourceFunction[Any] | None = None
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    offset: Any = None
+    steps: Sequence[Step] = ()
+    functions: Sequence[tuple[str, Function]] = ()
+    inbox: Channel[Any] | None = None
+    producers: int = 0
+    edges: Sequence[OutputEdge] = ()
+    keys_in: bool = False
+    keys_out: bool = False
+
+
+class BatchLimit:
+    """How many items to take at once: more while a batch is quick, one at a time for slow operators.
+
+    A batch is the unit in which a task looks up: for stop, for its counters, for the load that routers see. So it is held near
+    `target_ns`, while it grows enough that hand-over costs do not show.
+
+    Example:
+        >>> limit = BatchLimit(maximum=4)
+        >>> [limit.update(limit.items, 1000) for _ in range(3)]
+        [2, 4, 4]
+        >>> limit.update(4, 80_000_000)
+        1
+    """
+
+    __slots__ = ("items", "maximum", "target_ns")
+
+    def __init__(self, maximum: int = 1024, target_ns: int = 5_000_000) -> None:
+        self.items = 1
+        self.maximum = maximum
+        self.target_ns = target_ns
+
+    def update(self, items: int, elapsed_ns: int) -> int:
+        """A batch of `items` took `elapsed_ns`; the limit for the next one."""
+        if elapsed_ns > self.target_ns:
+            per_item = elapsed_ns / max(1, items)
+            self.items = max(1, min(self.items, int(self.target_ns / per_item)))
+        elif items >= self.items and elapsed_ns * 2 < self.target_ns:
+            self.items = min(self.maximum, self.items * 2)
+        return self.items
+
+
+class Task(ABC):
+    """A running TaskNode. `run` (or its `async` form) is the entry of a worker.
+
+    Attributes:
+        activity: what it is doing at this moment.
+        offset: how far its source has come, None for a task without a source.
+    """
+
+    # Times below this per item are not worth two clock readings per operator; there one batch in `TIMED_EVERY` is a small timed one.
+    TIMED_ALWAYS_NS = 20_000
+    TIMED_EVERY = 16
+    TIMED_ITEMS = 16
+    OUT_LIMIT = 1024
+
+    def __init__(
+        self,
+        parts: TaskParts,
+        *,
+        backend: Backend,
+        signals: JobSignals,
+        dead_letters: DeadLetterSink,
+        on_ready: Callable[[str], None],
+    ) -> None:
+        self.parts = parts
+        self.counters = parts.counters
+        self.activity = Activity.SETUP
+        self.offset: Any = None
+        self._signals = signals
+        self._backend = backend
+        self._now = backend.clock.monotonic_ns
+        self._on_ready = on_ready
+        self._set_up: list[tuple[str, Function]] = []
+        self._open_inputs = parts.producers
+        self.chain = Chain(
+            parts.steps,
+            source=parts.counters.operators[0] if parts.source is not None else None,
+            shape=ChainShape(
+                keys_in=parts.keys_in, keys_out=parts.keys_out, records=bool(parts.source_options.get("records", False))
+            ),
+            dead_letters=dead_letters,
+            flush=self.flush,
+            pause=signals.pause,
+            now=self._now,
+            replica_index=parts.node.replica_index,
+            out_limit=self.OUT_LIMIT,
+            seed=parts.node.replica_index,
+        )
+
+    @property
+    def id(self) -> str:
+        """Task id."""
+        return self.parts.node.id
+
+    @property
+    def is_sink(self) -> bool:
+        """Whether items end here."""
+        return not self.parts.edges
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send on what the chain has put out."""
+
+    def setup(self) -> None:
+        """Set all functions up, in order.
+
+        Raises:
+            OperatorError: one of them raised; the message names it.
+        """
+        for name, function in self.parts.functions:
+            try:
+                function.setup()
+            except Exception as error:  # the boundary to user code
+                raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
+            self._set_up.append((name, function))
+
+    def teardown(self) -> None:
+        """Tear down what was set up, last first; each one is called even if one before it raised.
+
+        Raises:
+            OperatorError: one of them raised.
+        """
+        failed: OperatorError | None = None
+        while self._set_up:
+            name, function = self._set_up.pop()
+            try:
+                function.teardown()
+            except Exception as error:  # the boundary to user code
+                failed = OperatorError(f"teardown of operator {name!r} failed: {type(error).__name__}: {error}")
+                failed.__cause__ = error
+        if failed is not None:
+            raise failed
+
+    def take_packet(self, packet: Packet, start: int) -> None:
+        """Count a packet that has just been taken from the inbox."""
+        items = len(packet)
+        counters = self.counters
+        counters.items_in += items
+        counters.batches += 1
+        wait = max(0, items * start - packet.enqueued_ns)
+        counters.queue_wait_ns_sum += wait
+        counters.queue_wait_ns.add(wait / items, items)
+
+    def out_packet(self, origin: int) -> Packet | None:
+        """What the chain has put out, as a packet; its lists are handed over. None when there is nothing."""
+        outputs = self.chain.outputs
+        if not outputs.values:
+            return None
+        keyed, stamped = self.parts.keys_out, bool(outputs.origins)
+        packet = Packet(
+            outputs.values[:],
+            keys=outputs.keys[:] if keyed else None,
+            origins=outputs.origins[:] if stamped else origin,
+        )
+        outputs.clear()
+        self.counters.items_out += len(packet)
+        return packet
+
+    def count_latency(self, sunk: int, origin: int, end: int) -> None:
+        """`sunk` items of one origin (or those whose origins the chain has put out) have reached their sink."""
+        origins = self.chain.outputs.origins
+        if origins:
+            self.counters.latency_ns.add_many([max(0, end - begun) for begun in origins])
+            origins.clear()
+        elif sunk:
+            self.counters.latency_ns.add(max(0, end - origin), sunk)
+
+    @property
+    def sunk(self) -> int:
+        """Items that its last operator has taken so far, where that is a sink."""
+        return self.counters.operators[-1].items_out

@@ -1,0 +1,64 @@
+"""What a running task looks like from outside: for the watchdog and for live views. Costs the task nothing."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from types import FrameType
+
+from sage.platform import Worker
+
+from .codegen import SOURCE_LINE, ChainCode
+from .job_master import TaskView
+from .task import Activity, Task
+
+__all__ = ["view_task"]
+
+
+def view_task(task: Task, worker: Worker) -> TaskView:
+    """Look at a task. A generated chain function keeps its row count and its line in its frame, so that a batch that hangs can be told from
+    one that goes on, and an operator that hangs from a source that waits.
+    """
+    counters = task.counters
+    queued = task.parts.inbox.occupancy if task.parts.inbox is not None else 0
+    activity = task.activity
+    moved = (counters.items_in, counters.items_out, counters.batches, activity)
+    if activity not in (Activity.WORKING, Activity.SETUP):
+        return TaskView(moved, in_work=False, queued=queued, doing=str(activity))
+    if activity is Activity.SETUP:
+        return TaskView(moved, in_work=True, queued=queued, doing="in setup()", stack=_stack(worker.frame()))
+    frame = worker.frame()
+    found = _chain_frame(frame, task.chain.codes)
+    if found is None:
+        # An event loop between two items, or a thread between two batches.
+        calls = sum(operator.timed_items + operator.errors for operator in counters.operators)
+        names = ", ".join(task.parts.node.chain)
+        return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=_stack(frame))
+    chain_frame, code = found
+    step = code.step_of_line.get(chain_frame.f_lineno)
+    progress = (*moved, chain_frame.f_locals.get("n_rows"), chain_frame.f_lineno)
+    if step == SOURCE_LINE and task.parts.source is not None:
+        return TaskView(progress, in_work=False, queued=queued, doing="waiting for its source's next item")
+    name = task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
+    return TaskView(progress, in_work=True, queued=queued, doing=f"in operator {name!r}", stack=_stack(frame, below=chain_frame))
+
+
+def _chain_frame(frame: FrameType | None, codes: Iterable[ChainCode]) -> tuple[FrameType, ChainCode] | None:
+    by_code = {code.code: code for code in codes}
+    while frame is not None:
+        code = by_code.get(frame.f_code)
+        if code is not None:
+            return frame, code
+        frame = frame.f_back
+    return None
+
+
+def _stack(frame: FrameType | None, below: FrameType | None = None) -> str:
+    """The frames from `below` (exclusive) inwards, at most six: where the user's code is."""
+    lines = traceback.extract_stack(frame) if frame is not None else []
+    if below is not None and frame is not None:
+        depth, walk = 0, frame
+        while walk is not below and walk.f_back is not None:
+            depth, walk = depth + 1, walk.f_back
+        lines = traceback.StackSummary.from_list(lines[-depth:] if depth else [])
+    return "".join(traceback.format_list(lines[-6:]))

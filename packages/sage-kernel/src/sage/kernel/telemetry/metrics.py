@@ -1,0 +1,219 @@
+"""The frozen picture of a run: what users, the summary and JSON see. All times are in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sage.common.quantiles import QuantileSketch
+
+from .counters import ReplicaCounters
+
+__all__ = [
+    "JobMetrics",
+    "LatencyMetrics",
+    "OperatorMetricsSnapshot",
+    "ReplicaMetrics",
+    "ReplicaReading",
+    "snapshot_metrics",
+]
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyMetrics:
+    """Distribution of a time in ms; `count` says how many samples it rests on, and without any the times are 0."""
+
+    count: int = 0
+    mean_ms: float = 0.0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaMetrics:
+    """One replica (task).
+
+    Attributes:
+        task: task id.
+        items_in: items taken from its inbox, or made by its source.
+        items_out: items sent on.
+        busy_ms: time in operators; for an `async` replica time with at least one item in flight.
+        blocked_ms: time waiting for room downstream.
+        idle_ms: time waiting for input.
+        queue_depth: items in its inbox now.
+        queue_depth_max: most items that were ever in it.
+        queue_capacity: its bound, 0 for a source.
+    """
+
+    task: str
+    items_in: int
+    items_out: int
+    busy_ms: float
+    blocked_ms: float
+    idle_ms: float
+    queue_depth: int
+    queue_depth_max: int
+    queue_capacity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorMetricsSnapshot:
+    """One operator over all its replicas.
+
+    Attributes:
+        operator: its name.
+        replicas: how many.
+        items_in: items that reached it (of a source: that it made).
+        items_out: items that it passed on.
+        errors: calls that raised.
+        retries: repeated calls.
+        dead_letters: items set aside.
+        service: time of one call; sampled for fast operators.
+        queue_wait: time in the inbox before it; empty for an operator that is fused behind another.
+        blocked_ms: time that its replicas waited for room downstream; 0 for an operator that is not the last of its chain.
+        counters: what the operator counted itself (`ctx.metrics`).
+    """
+
+    operator: str
+    replicas: int
+    items_in: int
+    items_out: int
+    errors: int
+    retries: int
+    dead_letters: int
+    service: LatencyMetrics
+    queue_wait: LatencyMetrics
+    blocked_ms: float
+    counters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMetrics:
+    """The whole job.
+
+    Attributes:
+        elapsed_s: seconds since the sources were opened.
+        items_in: items that the sources made.
+        items_out: items that reached a sink.
+        errors: operator calls that raised.
+        dead_letters: items set aside.
+        latency: time from an item's origin (intended arrival where the source says it) to the end of its sink.
+        operators: one entry per operator, in the order of declaration.
+        replicas: one entry per task.
+    """
+
+    elapsed_s: float
+    items_in: int
+    items_out: int
+    errors: int
+    dead_letters: int
+    latency: LatencyMetrics
+    operators: tuple[OperatorMetricsSnapshot, ...]
+    replicas: tuple[ReplicaMetrics, ...]
+
+    @property
+    def throughput(self) -> float:
+        """Items per second that the sources made."""
+        return self.items_in / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReading:
+    """What is read off one replica to make a snapshot."""
+
+    task: str
+    counters: ReplicaCounters
+    is_source: bool
+    is_sink: bool
+    queue_depth: int = 0
+    queue_depth_max: int = 0
+    queue_capacity: int = 0
+    user_counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def _latency(sketches: Iterable[QuantileSketch]) -> LatencyMetrics:
+    total = QuantileSketch()
+    for sketch in sketches:
+        total.merge(sketch)
+    if not total.count:
+        return LatencyMetrics()
+    return LatencyMetrics(
+        count=total.count,
+        mean_ms=total.mean / NS_PER_MS,
+        p50_ms=total.quantile(0.5) / NS_PER_MS,
+        p99_ms=total.quantile(0.99) / NS_PER_MS,
+        max_ms=total.max / NS_PER_MS,
+    )
+
+
+def snapshot_metrics(operators: Iterable[str], readings: Iterable[ReplicaReading], elapsed_s: float) -> JobMetrics:
+    """The picture of a job from what its replicas have counted.
+
+    Example:
+        >>> counters = ReplicaCounters(("numbers", "double"))
+        >>> counters.items_in = counters.operators[0].items_out = counters.operators[1].items_in = 3
+        >>> reading = ReplicaReading(task="numbers[0]", counters=counters, is_source=True, is_sink=False)
+        >>> metrics = snapshot_metrics(["numbers", "double"], [reading], elapsed_s=1.5)
+        >>> metrics.items_in, metrics.throughput, metrics.operators[1].items_in
+        (3, 2.0, 3)
+    """
+    readings = list(readings)
+    by_operator = tuple(_operator(name, readings) for name in operators)
+    return JobMetrics(
+        elapsed_s=elapsed_s,
+        items_in=sum(reading.counters.operators[0].items_out for reading in readings if reading.is_source),
+        items_out=sum(reading.counters.operators[-1].items_out for reading in readings if reading.is_sink),
+        errors=sum(operator.errors for operator in by_operator),
+        dead_letters=sum(operator.dead_letters for operator in by_operator),
+        latency=_latency(reading.counters.latency_ns for reading in readings if reading.is_sink),
+        operators=by_operator,
+        replicas=tuple(
+            ReplicaMetrics(
+                task=reading.task,
+                items_in=reading.counters.items_in,
+                items_out=reading.counters.items_out,
+                busy_ms=reading.counters.busy_ns / NS_PER_MS,
+                blocked_ms=reading.counters.blocked_ns / NS_PER_MS,
+                idle_ms=reading.counters.idle_ns / NS_PER_MS,
+                queue_depth=reading.queue_depth,
+                queue_depth_max=reading.queue_depth_max,
+                queue_capacity=reading.queue_capacity,
+            )
+            for reading in readings
+        ),
+    )
+
+
+def _operator(name: str, readings: list[ReplicaReading]) -> OperatorMetricsSnapshot:
+    mine = [
+        (reading, position, operator)
+        for reading in readings
+        for position, operator in enumerate(reading.counters.operators)
+        if operator.name == name
+    ]
+    user: dict[str, float] = {}
+    for reading, _, _ in mine:
+        for counter, amount in reading.user_counters.get(name, {}).items():
+            user[counter] = user.get(counter, 0) + amount
+    operators = [operator for _, _, operator in mine]
+    return OperatorMetricsSnapshot(
+        operator=name,
+        replicas=len(mine),
+        items_in=sum(operator.items_in for operator in operators),
+        items_out=sum(operator.items_out for operator in operators),
+        errors=sum(operator.errors for operator in operators),
+        retries=sum(operator.retries for operator in operators),
+        dead_letters=sum(operator.dead_letters for operator in operators),
+        service=_latency(operator.service_ns for operator in operators),
+        queue_wait=_latency(reading.counters.queue_wait_ns for reading, position, _ in mine if position == 0),
+        blocked_ms=sum(
+            reading.counters.blocked_ns
+            for reading, position, _ in mine
+            if position == len(reading.counters.operators) - 1
+        )
+        / NS_PER_MS,
+        counters=user,
+    )
