@@ -430,6 +430,19 @@ def test_validation_of_missing_and_open() -> None:
     assert Config.from_mapping({"top_k": 3}).validate(Retriever).top_k == 3
 
 
+def test_nested_models_decide_about_unknown_keys_for_themselves() -> None:
+    class Outer(pydantic.BaseModel):
+        inner: Open
+        stage: Stage | None = None
+
+    config = Config.from_mapping({"inner": {"a": 1, "b": 2}})
+    assert config.validate(Outer).inner.model_extra == {"b": 2}
+    with pytest.raises(ConfigError, match="unknown key 'stage.x'"):
+        config.with_value("stage", {"kind": "bm25", "x": 1}, Location("test")).validate(Outer)
+    with pytest.raises(ConfigError, match="inner.a must be an integer"):
+        config.with_value("inner.a", "x", Location("test")).validate(Outer)
+
+
 class Checked(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
     even: int = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sage.platform.nodes import CgroupLimits, local_node, read_cgroup_limits
+from sage.platform.nodes import CgroupLimits, cxx_compiler, local_node, read_cgroup_limits
 
 
 def _write(root: Path, files: dict[str, str]) -> Path:
@@ -104,8 +104,8 @@ def test_compilers_that_do_not_answer_are_passed_over(tmp_path: Path) -> None:
         path = _write(tmp_path, {name: f"#!/bin/sh\n{script}\n"}) / name
         path.chmod(0o755)
     environ = {"PATH": str(tmp_path)}
-    assert local_node(tmp_path, environ).compiler == "clang 14"
+    assert cxx_compiler(environ) == "clang 14"
     (tmp_path / "mine").write_text("#!/bin/sh\necho my own\n")
     (tmp_path / "mine").chmod(0o755)
-    assert local_node(tmp_path, {**environ, "CXX": "mine"}).compiler == "my own"
-    assert local_node(tmp_path, {"PATH": str(tmp_path / "empty")}).compiler is None
+    assert cxx_compiler({**environ, "CXX": "mine"}) == "my own"
+    assert cxx_compiler({"PATH": str(tmp_path / "empty")}) is None

@@ -6,7 +6,7 @@ Fraction(1)``). Values whose equality is unclear (NaN), changeable (lists) or un
 refused.
 
 Keys are mapped to replicas over key groups, contiguous ranges of which belong to a replica (as in Carbone et
-al., "State Management in Apache Flink", VLDB 2017, section 3.1): after a rescale a replica takes over whole
+al., "State Management in Apache Flink", VLDB 2017): after a rescale a replica takes over whole
 groups.
 """
 

@@ -20,6 +20,7 @@ from sage.common.errors import InvalidArgumentError
 __all__ = ["QuantileSketch"]
 
 _FORMAT = 1
+_FEW = 128
 _Floats = npt.NDArray[np.float64]
 _ceil, _log = math.ceil, math.log
 
@@ -186,6 +187,11 @@ class QuantileSketch:
         >>> sketch.count, sketch.min
         (3, -2.0)
         """
+        if isinstance(values, list) and len(values) <= _FEW and all(map(_is_plain_number, values)):
+            # Below this many the fixed cost of the vectorised form is larger than all of them one by one.
+            for value in values:
+                self.add(value)
+            return
         array = _as_floats(values)
         if array.size == 0:
             return
@@ -356,6 +362,10 @@ def _as_float(value: float) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise _not_finite(value) from error
+
+
+def _is_plain_number(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _as_floats(values: Sequence[float] | range | npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -7,6 +7,8 @@
 - `nodes`: facts about this machine
 """
 
+from __future__ import annotations
+
 from .backends import Backend, LocalBackend
 from .channels import Channel, ChannelSpec, LocalChannel, Message
 from .errors import ChannelClosedError, PlatformError, WorkerError

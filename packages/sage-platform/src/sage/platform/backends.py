@@ -1,4 +1,6 @@
-"""Backends: what makes channels and workers of one kind. The kernel asks a backend and never starts a thread itself."""
+"""Backends: what makes channels and workers of one kind. The kernel asks a backend and never starts a thread
+itself.
+"""
 
 from __future__ import annotations
 

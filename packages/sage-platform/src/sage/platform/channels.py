@@ -1,6 +1,7 @@
 """Bounded channels between workers: the protocol, and the form that joins threads of one process.
 
-A channel carries messages that hold items. Its capacity counts items. Invariants, which the conformance suite checks on each form:
+A channel carries messages that hold items. Its capacity counts items. Invariants, which the conformance suite
+checks on each form:
 
 1. `occupancy <= capacity` at each instant; a message that is larger than the room left is split or waits.
 2. Messages of one writer come out in the order in which they went in, and no item is lost or doubled.
@@ -33,7 +34,9 @@ __all__ = [
 
 
 class Message(Protocol):
-    """What travels in a channel: a number of items that can be divided and joined; control messages have no items."""
+    """What travels in a channel: a number of items that can be divided and joined; control messages have no
+    items.
+    """
 
     def __len__(self) -> int:
         """Items in the message."""
@@ -55,7 +58,8 @@ class ChannelSpec:
     Attributes:
         name: for messages and metrics.
         capacity: items that may wait in it, >= 1.
-        coalesce_max: a message is joined with the one before it up to this many items, so that many small messages cost one.
+        coalesce_max: a message is joined with the one before it up to this many items, so that many small
+            messages cost one.
     """
 
     name: str
@@ -64,9 +68,13 @@ class ChannelSpec:
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
-            raise InvalidArgumentError(f"channel capacity must be >= 1, got {self.capacity!r} (channel {self.name!r})")
+            raise InvalidArgumentError(
+                f"channel capacity must be >= 1, got {self.capacity!r} (channel {self.name!r})"
+            )
         if self.coalesce_max < 1:
-            raise InvalidArgumentError(f"coalesce_max must be >= 1, got {self.coalesce_max!r} (channel {self.name!r})")
+            raise InvalidArgumentError(
+                f"coalesce_max must be >= 1, got {self.coalesce_max!r} (channel {self.name!r})"
+            )
 
 
 class Channel(Protocol[M]):
@@ -132,8 +140,8 @@ class LocalChannel(Generic[M]):
         self._spec = spec
         self._capacity = spec.capacity
         self._coalesce_max = spec.coalesce_max
-        # Writers wait until half of the room is free: fewer, larger hand-overs, and nobody waits longer for an item that way,
-        # because the reader still has the other half before it.
+        # Writers wait until half of the room is free: fewer, larger hand-overs, and nobody waits longer for
+        # an item that way, because the reader still has the other half before it.
         self._low_water = spec.capacity // 2
         self._mutex = threading.Lock()
         self._messages: deque[M] = deque()
@@ -164,7 +172,10 @@ class LocalChannel(Generic[M]):
     @property
     def load(self) -> int:
         """Items that wait, plus those that the reader took and has not come back from."""
-        return self._occupancy + self._taken
+        # Under the lock: a reader on its way from one item to the next would look idle without it, and a router that
+        # sees that gives one replica an item too many.
+        with self._mutex:
+            return self._occupancy + self._taken
 
     @property
     def closed(self) -> bool:
@@ -187,7 +198,10 @@ class LocalChannel(Generic[M]):
                 count = room
             messages = self._messages
             if not (
-                messages and count and 0 < len(messages[-1]) <= self._coalesce_max - count and messages[-1].absorb(message)
+                messages
+                and count
+                and 0 < len(messages[-1]) <= self._coalesce_max - count
+                and messages[-1].absorb(message)
             ):
                 messages.append(message)
             occupancy = self._occupancy = self._occupancy + count
@@ -291,8 +305,9 @@ class LocalChannel(Generic[M]):
 class WritableGate:
     """Lets one writer wait until at least one of several channels has room.
 
-    A gate is made once per writer and used again, so that a channel holds at most one registration of each writer, however long it
-    stays full while its neighbours drain. A wake-up may be stale: the writer looks again and waits again.
+    A gate is made once per writer and used again, so that a channel holds at most one registration of each
+    writer, however long it stays full while its neighbours drain. A wake-up may be stale: the writer looks
+    again and waits again.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CgroupLimits", "NodeFacts", "local_node", "read_cgroup_limits"]
+__all__ = ["CgroupLimits", "NodeFacts", "cxx_compiler", "local_node", "read_cgroup_limits"]
 
 _COMPILERS = ("c++", "g++", "clang++")
 _COMPILER_TIMEOUT_S = 5.0
@@ -35,7 +35,6 @@ class NodeFacts:
         gpus: NVIDIA GPUs that are visible to this process.
         python: Version of Python, for example ``3.11.7``.
         platform: Operating system and processor, for example ``Linux-x86_64``.
-        compiler: First line of the C++ compiler's ``--version``; None where there is none.
 
     >>> NodeFacts("host", 4.0, 8 << 30, 0, "3.11.7", "Linux-x86_64", None).cpus
     4.0
@@ -47,7 +46,6 @@ class NodeFacts:
     gpus: int
     python: str
     platform: str
-    compiler: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,6 @@ def local_node(root: Path = Path("/"), environ: Mapping[str, str] | None = None)
         gpus=_visible_gpus(root, variables),
         python=platform.python_version(),
         platform=f"{platform.system()}-{platform.machine()}",
-        compiler=_compiler(variables),
     )
 
 
@@ -154,7 +151,18 @@ def _visible_gpus(root: Path, environ: Mapping[str, str]) -> int:
     return min(present, count)
 
 
-def _compiler(environ: Mapping[str, str]) -> str | None:
+def cxx_compiler(environ: Mapping[str, str] | None = None) -> str | None:
+    """First line of the C++ compiler's ``--version``; None where there is none.
+
+    Not a part of `NodeFacts`: asking a compiler starts a process, and each run of a pipeline asks for the facts.
+
+    Args:
+        environ: Instead of the environment of the process (``CXX``, ``PATH``).
+
+    >>> cxx_compiler({"PATH": "/no/such/folder"}) is None
+    True
+    """
+    environ = os.environ if environ is None else environ
     for name in (environ.get("CXX", ""), *_COMPILERS):
         path = shutil.which(name, path=environ.get("PATH")) if name else None
         if path is None:

@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import pydantic
 
 from sage.common.config import _json, _toml, _yaml
 from sage.common.config._tree import DEPTH_MAX, FILE_BYTES_MAX, Location, Path, Tree, dotted, too_deep
-from sage.common.config._validation import explain, suggestion
+from sage.common.config._validation import explain, suggestion, without_declared_extras
 from sage.common.errors import ConfigError, InvalidArgumentError
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class Config:
             return pydantic.TypeAdapter(type).validate_python(value, strict=strict)
         except pydantic.ValidationError as error:
             whole = (*self._prefix, *_as_keys(self._values, parts))
-            raise explain(error, whole, value, self._locate, type) from error
+            raise explain(error.errors(), whole, value, self._locate, type) from error
 
     def _missing(self, parts: Path) -> ConfigError:
         around: Any = self._values
@@ -205,7 +205,8 @@ class Config:
     def validate(self, model: type[ModelT], path: str = "") -> ModelT:
         """Return the section at `path` as a pydantic model.
 
-        Unknown keys are refused, with a suggestion, unless the model says ``extra="allow"``.
+        Unknown keys are refused, with a suggestion, unless the model (each nested one for itself) declares
+        ``extra="allow"`` or ``"ignore"``. Validators may run twice.
 
         Raises:
             ConfigError: With a line for everything that is wrong, each with its place.
@@ -219,13 +220,16 @@ class Config:
         """
         part = self.section(path) if path else self
         values = part.to_dict()
-        extra: Literal["forbid"] | None = (
-            None if model.model_config.get("extra") in ("allow", "ignore") else "forbid"
-        )
         try:
-            return model.model_validate(values, extra=extra)
+            model.model_validate(values, extra="forbid")
         except pydantic.ValidationError as error:
-            raise explain(error, part._prefix, values, part._locate, model) from error
+            findings = without_declared_extras(error, values, model)
+            if findings:
+                raise explain(findings, part._prefix, values, part._locate, model) from error
+        try:
+            return model.model_validate(values)
+        except pydantic.ValidationError as error:
+            raise explain(error.errors(), part._prefix, values, part._locate, model) from error
 
     def with_value(self, path: str, value: Any, location: Location) -> Config:
         """Return a configuration in which `path` has another value; sections on the way are made as needed.

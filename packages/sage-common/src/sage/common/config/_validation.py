@@ -46,20 +46,36 @@ _BOUNDS = {
 Locate = Callable[[Path], Location | None]
 
 
+def without_declared_extras(error: pydantic.ValidationError, values: Any, model: Any) -> list[ErrorDetails]:
+    """Return the findings without those about unknown keys in models that declare to take such keys.
+
+    Pydantic's ``extra="forbid"`` for one validation overrides what nested models declare.
+    """
+    return [
+        finding
+        for finding in error.errors()
+        if finding["type"] != "extra_forbidden"
+        or not any(
+            candidate.model_config.get("extra") in ("allow", "ignore")
+            for candidate in _models_at(model, _user_path(finding["loc"], values)[:-1])
+        )
+    ]
+
+
 def explain(
-    error: pydantic.ValidationError, section: Path, values: Any, locate: Locate, model: Any
+    findings: list[ErrorDetails], section: Path, values: Any, locate: Locate, model: Any
 ) -> ConfigError:
     """Turn all findings into one error, one line each, the location of the first one being the error's.
 
     Args:
-        error: What pydantic raised.
+        findings: What pydantic found, at least one thing.
         section: The path of what was validated.
         values: What was validated.
         locate: Finds the location of a path, or of what contains it.
         model: What it was validated into.
     """
     lines: list[tuple[Location | None, str]] = []
-    for finding in error.errors(include_url=False):
+    for finding in findings:
         path = _user_path(finding["loc"], values)
         where = (*section, *path)
         lines.append((locate(where), _message(finding, where, path, model)))
@@ -144,6 +160,11 @@ def _shown(value: Any) -> str:
 
 def _fields_at(model: Any, path: Path) -> list[str]:
     """Return the names of the fields that the model has at a path, as far as its annotations tell."""
+    fields = [field for candidate in _models_at(model, path) for field in candidate.model_fields.items()]
+    return [field.alias or name for name, field in fields]
+
+
+def _models_at(model: Any, path: Path) -> list[type[pydantic.BaseModel]]:
     models = _models_in(model)
     for part in path:
         inner: list[type[pydantic.BaseModel]] = []
@@ -155,7 +176,7 @@ def _fields_at(model: Any, path: Path) -> list[str]:
                 if part in (name, field.alias):
                     inner += _models_in(field.annotation)
         models = inner
-    return [field.alias or name for candidate in models for name, field in candidate.model_fields.items()]
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:

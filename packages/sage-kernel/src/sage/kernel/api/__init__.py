@@ -5,6 +5,8 @@
 - `loading`: a pipeline out of a Python file, settings applied
 """
 
+from __future__ import annotations
+
 from sage.kernel.graph import (
     Backoff,
     Contract,

@@ -1,4 +1,6 @@
-"""Streams: what operators are chained to. A stream is a promise of items; nothing runs before `submit()` or `collect()`."""
+"""Streams: what operators are chained to. A stream is a promise of items; nothing runs before `submit()` or
+`collect()`.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ class _CollectSink(SinkFunction[Any]):
 
     def __init__(self, items: list[Any]) -> None:
         super().__init__()
-        self.execute = items.append  # type: ignore[method-assign]  # the list's own method: no frame per item
+        self._items = items
 
     def execute(self, item: Any) -> None:
-        """Replaced by the list's `append`."""
+        """Keep the item."""
+        self._items.append(item)
 
 
 class _PrintSink(SinkFunction[Any]):
@@ -36,6 +39,7 @@ class _PrintSink(SinkFunction[Any]):
     def __init__(self, prefix: str) -> None:
         super().__init__()
         self._prefix = prefix
+        self.__name__ = "print"  # what the operator is called: users never see this class
 
     def execute(self, item: Any) -> None:
         """One line."""
@@ -49,7 +53,8 @@ class _PrintSink(SinkFunction[Any]):
 class DataStream:
     """A stream of items. Its methods add an operator and return the stream behind it.
 
-    Each takes, as the operator: a function class with a config, an instance of one, a plain or `async` function, or a lambda; and
+    Each takes, as the operator: a function class with a config, an instance of one, a plain or `async`
+    function, or a lambda; and
 
     - `parallelism`: replicas of the operator (default 1),
     - `contract`: what it needs, keeps and promises (default: what its class declares),
@@ -93,7 +98,9 @@ class DataStream:
             ['A', 'B']
         """
         return self._next(
-            self._add(OperatorKind.MAP, function, config, parallelism=parallelism, contract=contract, name=name)
+            self._add(
+                OperatorKind.MAP, function, config, parallelism=parallelism, contract=contract, name=name
+            )
         )
 
     def flatmap(
@@ -113,7 +120,9 @@ class DataStream:
             ['a', 'b', 'c']
         """
         return self._next(
-            self._add(OperatorKind.FLATMAP, function, config, parallelism=parallelism, contract=contract, name=name)
+            self._add(
+                OperatorKind.FLATMAP, function, config, parallelism=parallelism, contract=contract, name=name
+            )
         )
 
     def filter(
@@ -129,22 +138,27 @@ class DataStream:
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
-            >>> LocalEnvironment("demo").from_collection([0, 1, None, 2]).filter(lambda n: n is not None).collect()
+            >>> numbers = LocalEnvironment("demo").from_collection([0, 1, None, 2])
+            >>> numbers.filter(lambda n: n is not None).collect()
             [0, 1, 2]
         """
         return self._next(
-            self._add(OperatorKind.FILTER, function, config, parallelism=parallelism, contract=contract, name=name)
+            self._add(
+                OperatorKind.FILTER, function, config, parallelism=parallelism, contract=contract, name=name
+            )
         )
 
     def key_by(self, function: Any, config: Config | None = None, *, name: str | None = None) -> KeyedStream:
-        """Gives each item a key. Behind it all items of a key meet the same replica of each operator, in their order.
+        """Gives each item a key. Behind it all items of a key meet the same replica of each operator, in
+        their order.
 
         A key is a hashable value; `None`, 0 and "" are keys like any other.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
             >>> pairs = LocalEnvironment("demo").from_collection([("a", 1), ("b", 5), ("a", 2)])
-            >>> pairs.key_by(lambda pair: pair[0]).reduce(lambda one, two: (one[0], one[1] + two[1])).collect()
+            >>> by_name = pairs.key_by(lambda pair: pair[0])
+            >>> by_name.reduce(lambda one, two: (one[0], one[1] + two[1])).collect()
             [('a', 1), ('b', 5), ('a', 3)]
         """
         # A new key forgets the one before: the items meet the key function wherever they are.
@@ -152,7 +166,8 @@ class DataStream:
         return KeyedStream(self._env, (unkeyed._add(OperatorKind.KEY_BY, function, config, name=name),))
 
     def union(self, *others: DataStream) -> DataStream:
-        """The items of this stream and of the others, each once, in the order in which they come; keys are forgotten.
+        """The items of this stream and of the others, each once, in the order in which they come; keys are
+        forgotten.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
@@ -166,7 +181,8 @@ class DataStream:
                 raise PipelineError(f"union takes streams, got {other!r} ({user_location()})")
             if other._env is not self._env:
                 raise PipelineError(
-                    f"union joins streams of one environment, got one of {other._env.name!r} and one of {self._env.name!r} "
+                    f"union joins streams of one environment, got one of {other._env.name!r} and one of "
+                    f"{self._env.name!r} "
                     f"({user_location()})"
                 )
             inputs += other._inputs
@@ -196,19 +212,24 @@ class DataStream:
         Only this stream and what is above it runs; other sinks of the environment do not.
 
         Raises:
-            DeadLettersError: items could not be processed (unless allowed); `collected` holds the outputs of the others.
+            DeadLettersError: items could not be processed (unless allowed); `collected` holds the outputs of
+                the others.
             JobFailedError: the job failed.
         """
         items: list[Any] = []
         graph = self._env.subgraph(self._inputs)
-        declare(graph, OperatorKind.SINK, _CollectSink(items), inputs=self._inputs, name="collect", parallelism=1)
+        declare(
+            graph, OperatorKind.SINK, _CollectSink(items), inputs=self._inputs, name="collect", parallelism=1
+        )
         job = self._env.run_graph(graph)
         result = job.wait()
         if result.dead_letters and not allow_dead_letters:
             first = job.first_dead_letter
             raise DeadLettersError(
-                f"{result.dead_letters} item(s) could not be processed; the first: operator {first.operator!r}, item {first.item}: "
-                f"{first.error_type}: {first.error}. The outputs of the others are in .collected; collect(allow_dead_letters=True) "
+                f"{result.dead_letters} item(s) could not be processed; the first: operator "
+                f"{first.operator!r}, item {first.item}: "
+                f"{first.error_type}: {first.error}. The outputs of the others are in .collected; "
+                f"collect(allow_dead_letters=True) "
                 "returns them",
                 items,
             )
@@ -216,7 +237,9 @@ class DataStream:
 
 
 class KeyedStream(DataStream):
-    """A stream whose items have a key. Operators on it see `self.ctx.key` and `self.ctx.state`, and keep the order of each key."""
+    """A stream whose items have a key. Operators on it see `self.ctx.key` and `self.ctx.state`, and keep the
+    order of each key.
+    """
 
     _keyed = True
 
@@ -229,10 +252,16 @@ class KeyedStream(DataStream):
         contract: Contract | None = None,
         name: str | None = None,
     ) -> KeyedStream:
-        """Folds the items of each key: `function(so_far, item)`; the first item of a key is its first `so_far`.
+        """Folds the items of each key: `function(so_far, item)`; the first item of a key is its first
+        `so_far`.
 
         Args:
-            emit: "each" gives what has been folded so far after each item, "final" once per key at the end of the stream.
+            function: folds two into one.
+            parallelism: replicas; each owns some of the keys.
+            contract: what the operator needs, keeps and promises.
+            name: unique in the pipeline.
+            emit: "each" gives what has been folded so far after each item, "final" once per key at the end of
+                the stream.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
@@ -256,24 +285,32 @@ class KeyedStream(DataStream):
         """Folds the items of each key into an accumulator and emits `(key, result)`.
 
         Args:
-            create: makes the accumulator of a new key (`int`, `list`, a function), or an immutable first value (0, "", ()).
+            create: makes the accumulator of a new key (`int`, `list`, a function), or an immutable first
+                value (0, "", ()).
             add: `add(accumulator, item)` returns the new accumulator.
             result: what an accumulator is turned into before it is emitted; None emits it as it is.
             emit: "each" after each item, "final" once per key at the end of the stream.
+            parallelism: replicas; each owns some of the keys.
+            contract: what the operator needs, keeps and promises.
+            name: unique in the pipeline.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
             >>> words = LocalEnvironment("demo").from_collection("to be or not to be".split())
-            >>> words.key_by(lambda word: word).aggregate(0, lambda count, word: count + 1, emit="final").collect()
+            >>> by_word = words.key_by(lambda word: word)
+            >>> by_word.aggregate(0, lambda count, word: count + 1, emit="final").collect()
             [('to', 2), ('be', 2), ('or', 1), ('not', 1)]
         """
         for what, given in (("add", add), ("result", result)):
             if given is not None and not callable(given):
-                raise PipelineError(f"aggregate takes a function as {what}, got {given!r} ({user_location()})")
+                raise PipelineError(
+                    f"aggregate takes a function as {what}, got {given!r} ({user_location()})"
+                )
         if not callable(create):
             if isinstance(create, (list, dict, set, bytearray)):
                 raise PipelineError(
-                    f"aggregate would share the {type(create).__name__} {create!r} between all keys: pass the type itself, "
+                    f"aggregate would share the {type(create).__name__} {create!r} between all keys: pass "
+                    f"the type itself, "
                     f"{type(create).__name__}, to make a new one for each ({user_location()})"
                 )
             first = create
@@ -281,10 +318,18 @@ class KeyedStream(DataStream):
             def create() -> Any:
                 return first
 
-        return self._fold(OperatorKind.AGGREGATE, AggregateSpec(create, add, result), emit, parallelism, contract, name)
+        return self._fold(
+            OperatorKind.AGGREGATE, AggregateSpec(create, add, result), emit, parallelism, contract, name
+        )
 
     def _fold(
-        self, kind: OperatorKind, target: Any, emit: str, parallelism: int | None, contract: Contract | None, name: str | None
+        self,
+        kind: OperatorKind,
+        target: Any,
+        emit: str,
+        parallelism: int | None,
+        contract: Contract | None,
+        name: str | None,
     ) -> KeyedStream:
         if emit not in tuple(Emit):
             raise PipelineError(f"emit must be 'each' or 'final', got {emit!r} ({user_location()})")

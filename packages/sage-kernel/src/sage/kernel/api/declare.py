@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sage.kernel.graph import BaseTransformation, Contract, LogicalGraph, OperatorKind, PipelineError, SourceLocation
+from sage.kernel.graph import (
+    BaseTransformation,
+    Contract,
+    LogicalGraph,
+    OperatorKind,
+    PipelineError,
+    SourceLocation,
+)
 from sage.kernel.operators import CallableSource, Function, FunctionFactory, IterableSource, SourceFunction
 
 __all__ = ["declare", "user_location"]
@@ -46,11 +53,14 @@ def declare(
     location = user_location()
     if name is not None and not (isinstance(name, str) and re.fullmatch(r"[\w][\w .:-]*", name)):
         raise PipelineError(
-            f"an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got {name!r} ({location})"
+            f"an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got {name!r} "
+            f"({location})"
         )
     final = name or _free_name(graph, _default_name(kind, target))
     where = f"(operator {final!r}, {location})"
-    if parallelism is not None and (isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1):
+    if parallelism is not None and (
+        isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1
+    ):
         raise PipelineError(f"parallelism must be a whole number >= 1, got {parallelism!r} {where}")
     if contract is not None and not isinstance(contract, Contract):
         raise PipelineError(f"contract must be a Contract, got {contract!r} {where}")
@@ -64,7 +74,12 @@ def declare(
         parallelism=parallelism,
         keyed_input=keyed_input,
         location=location,
-        options={"entry": factory.entry, "is_method": factory.is_method, **_source_options(kind, factory), **(options or {})},
+        options={
+            "entry": factory.entry,
+            "is_method": factory.is_method,
+            **_source_options(kind, factory),
+            **(options or {}),
+        },
     )
     graph.add(transformation)
     return transformation
@@ -79,12 +94,18 @@ def _source_options(kind: OperatorKind, factory: FunctionFactory) -> dict[str, A
         ready = isinstance(target.iterable, (list, tuple, range, set, frozenset, dict, str))
         return {"blocking": not ready, "timed": False, "records": False}
     source: type[SourceFunction[Any]] = target if isinstance(target, type) else type(target)
-    return {"blocking": source.blocking, "timed": source.timed, "records": not issubclass(source, CallableSource)}
+    return {
+        "blocking": source.blocking,
+        "timed": source.timed,
+        "records": not issubclass(source, CallableSource),
+    }
 
 
 def _default_name(kind: OperatorKind, target: Any) -> str:
-    if isinstance(target, (IterableSource, CallableSource)):
-        target = getattr(target, "_make", None)
+    if isinstance(target, IterableSource):
+        return "collection"
+    if isinstance(target, CallableSource):
+        target = target.make
     name = getattr(target, "__name__", None)
     if name is None and isinstance(target, Function):
         name = type(target).__name__

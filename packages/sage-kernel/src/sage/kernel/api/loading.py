@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sage.kernel.graph import PipelineError
 from sage.common.errors import SageError
+from sage.kernel.graph import PipelineError
 
 from .local_environment import EnvironmentConfig, LocalEnvironment, PipelineCaptured, capture_submit
 
@@ -23,26 +23,31 @@ __all__ = ["load_pipeline"]
 def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -> LocalEnvironment:
     """Load the pipeline that a Python file declares and apply settings to it.
 
-    The file has a function `build(...)` that returns the environment, or a module-level environment. A file that calls `submit()` itself is
-    loaded up to there.
+    The file has a function `build(...)` that returns the environment, or a module-level environment. A file
+    that calls `submit()` itself is loaded up to there.
 
     Args:
         path: the file.
-        settings: `parameter` of `build`, `setting` of the environment (`watchdog_s`, `queue_capacity`, ...), or `operator.key` of an
-            operator's config.
+        settings: `parameter` of `build`, `setting` of the environment (`watchdog_s`, `queue_capacity`, ...),
+            or `operator.key` of an operator's config.
 
     Raises:
-        PipelineError: the file is not there, cannot be loaded, declares no pipeline or several, or a setting fits nothing.
+        PipelineError: the file is not there, cannot be loaded, declares no pipeline or several, or a setting
+            fits nothing.
     """
     file = Path(path)
     if not file.is_file():
-        raise PipelineError(f"pipeline file {str(path)!r} does not exist" if not file.exists() else f"{str(path)!r} is not a file")
+        raise PipelineError(
+            f"pipeline file {str(path)!r} does not exist"
+            if not file.exists()
+            else f"{str(path)!r} is not a file"
+        )
     plain = {key: value for key, value in (settings or {}).items() if "." not in key}
     environment, used = _environment(file, plain)
     for key, value in (settings or {}).items():
         if key in used:
             continue
-        operator, dot, option = key.rpartition(".")
+        operator, dot, option = _split_key(environment, key)
         if dot:
             environment.configure_operator(operator, {option: value})
         elif key in EnvironmentConfig.model_fields:
@@ -50,6 +55,15 @@ def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -
         else:
             raise _unknown_setting(file, key, used)
     return environment
+
+
+def _split_key(environment: LocalEnvironment, key: str) -> tuple[str, str, str]:
+    """`operator.key`, where both may have dots in them: the longest name of an operator counts."""
+    names = [each.name for each in environment.graph.transformations if key.startswith(f"{each.name}.")]
+    if not names:
+        return key.partition(".")
+    operator = max(names, key=len)
+    return operator, ".", key[len(operator) + 1 :]
 
 
 def _environment(file: Path, plain: Mapping[str, Any]) -> tuple[LocalEnvironment, set[str]]:
@@ -71,7 +85,9 @@ def _environment(file: Path, plain: Mapping[str, Any]) -> tuple[LocalEnvironment
     found = {id(value): value for value in vars(module).values() if isinstance(value, LocalEnvironment)}
     if len(found) != 1:
         what = "no environment" if not found else f"{len(found)} environments"
-        raise PipelineError(f"{file} declares {what} at module level: one is needed, or a function build() that returns it")
+        raise PipelineError(
+            f"{file} declares {what} at module level: one is needed, or a function build() that returns it"
+        )
     return next(iter(found.values())), set()
 
 
@@ -91,7 +107,8 @@ def _new_module(file: Path) -> ModuleType:
 
 def _execute(module: ModuleType, file: Path) -> None:
     spec = module.__spec__
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loader = spec.loader
     _guarded(lambda: loader.exec_module(module), file)
 
@@ -101,18 +118,28 @@ def _guarded(call: Any, file: Path) -> Any:
         return call()
     except SageError:
         raise
-    except Exception as error:  # the user's file may raise anything; the message names its line
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file.resolve()) or frame.filename == str(file)]
-        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else "?")
+    except SyntaxError as error:  # of the file itself, or of one that it imports
+        raise PipelineError(
+            f"{error.filename or file}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        ) from error
+    except (Exception, SystemExit) as error:  # the user's file may raise anything; the message names its line
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(file.resolve()) or frame.filename == str(file)
+        ]
+        line = frames[-1].lineno if frames else "?"
         raise PipelineError(f"{file}:{line}: {type(error).__name__}: {error}") from error
 
 
 def _arguments_of(build: Any, plain: Mapping[str, Any], file: Path) -> dict[str, Any]:
     parameters = inspect.signature(build).parameters
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     missing = [
-        name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty and name not in plain
-        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    ]  # fmt: skip
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in plain and parameter.kind in named
+    ]
     if missing:
         raise PipelineError(f"build() of {file} needs --set {missing[0]}=...")
     return {name: value for name, value in plain.items() if name in parameters}
@@ -121,7 +148,14 @@ def _arguments_of(build: Any, plain: Mapping[str, Any], file: Path) -> dict[str,
 def _unknown_setting(file: Path, key: str, used: set[str]) -> PipelineError:
     module = sys.modules.get(f"sage_pipeline_{file.stem}")
     build = getattr(module, "build", None)
-    known = [*(inspect.signature(build).parameters if inspect.isfunction(build) else ()), *EnvironmentConfig.model_fields]
+    known = [
+        *(inspect.signature(build).parameters if inspect.isfunction(build) else ()),
+        *EnvironmentConfig.model_fields,
+    ]
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}, and OPERATOR.KEY for an operator's config"
+    hint = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else f"there are: {', '.join(known)}, and OPERATOR.KEY for an operator's config"
+    )
     return PipelineError(f"unknown setting {key!r} for {file}; {hint}")

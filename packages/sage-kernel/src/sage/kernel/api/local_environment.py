@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -52,7 +53,9 @@ class EnvironmentConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class PipelineCaptured(BaseException):
-    """A pipeline file called `submit()` while it was being loaded; whoever loads it runs `environment` instead."""
+    """A pipeline file called `submit()` while it was being loaded; whoever loads it runs `environment`
+    instead.
+    """
 
     def __init__(self, environment: LocalEnvironment) -> None:
         super().__init__(environment.name)
@@ -86,12 +89,14 @@ class LocalEnvironment:
 
     def __init__(self, name: str, config: Mapping[str, Any] | EnvironmentConfig | None = None) -> None:
         if not isinstance(name, str) or not name.strip():
-            raise PipelineError(f"a pipeline needs a name that is not empty, got {name!r} ({user_location()})")
+            raise PipelineError(
+                f"a pipeline needs a name that is not empty, got {name!r} ({user_location()})"
+            )
         self.name = name
         self.graph = LogicalGraph(name)
         self.config: EnvironmentConfig = validate_config("LocalEnvironment", EnvironmentConfig, config)
 
-    # -- sources ------------------------------------------------------------------------------------------------------------
+    # -- sources
 
     def from_source(
         self,
@@ -102,7 +107,8 @@ class LocalEnvironment:
         contract: Any = None,
         name: str | None = None,
     ) -> DataStream:
-        """A stream out of a `SourceFunction` class with its config, an instance of one, or a function that returns an iterable.
+        """A stream out of a `SourceFunction` class with its config, an instance of one, or a function that
+        returns an iterable.
 
         Example:
             >>> def numbers():
@@ -113,12 +119,19 @@ class LocalEnvironment:
         if not isinstance(source, type) and not isinstance(source, SourceFunction):
             if not callable(source):
                 raise PipelineError(
-                    f"from_source takes a source class, an instance or a generator function, got {source!r}: use from_collection for "
+                    f"from_source takes a source class, an instance or a generator function, got {source!r}: "
+                    f"use from_collection for "
                     f"items ({user_location()})"
                 )
             source = CallableSource(source)
         added = declare(
-            self.graph, OperatorKind.SOURCE, source, config, parallelism=parallelism, contract=contract, name=name
+            self.graph,
+            OperatorKind.SOURCE,
+            source,
+            config,
+            parallelism=parallelism,
+            contract=contract,
+            name=name,
         )
         return DataStream(self, (added.name,))
 
@@ -134,12 +147,13 @@ class LocalEnvironment:
         if not isinstance(items, Iterable):
             raise PipelineError(f"from_collection takes an iterable, got {items!r} ({user_location()})")
         added = declare(
-            self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name or "collection"
-            if name or "collection" not in self.graph else None,
-        )  # fmt: skip
+            self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name
+        )
         return DataStream(self, (added.name,))
 
-    def from_batch(self, items: Sequence[Any], *, parallelism: int | None = None, name: str | None = None) -> DataStream:
+    def from_batch(
+        self, items: Sequence[Any], *, parallelism: int | None = None, name: str | None = None
+    ) -> DataStream:
         """A stream out of a finished batch: a sequence, copied now, so that later changes to it do not count.
 
         Example:
@@ -151,11 +165,12 @@ class LocalEnvironment:
         """
         if isinstance(items, str) or not isinstance(items, Sequence):
             raise PipelineError(
-                f"from_batch takes a list or another sequence, got {type(items).__name__}: use from_collection ({user_location()})"
+                f"from_batch takes a list or another sequence, got {type(items).__name__}: use "
+                f"from_collection ({user_location()})"
             )
         return self.from_collection(tuple(items), parallelism=parallelism, name=name)
 
-    # -- changes before the run ----------------------------------------------------------------------------------------------
+    # -- changes before the run
 
     def configure(self, **changes: Any) -> None:
         """Replace settings of the environment.
@@ -167,25 +182,37 @@ class LocalEnvironment:
         self.config = validate_config("LocalEnvironment", EnvironmentConfig, merged)
 
     def configure_operator(self, operator: str, changes: Mapping[str, Any]) -> None:
-        """Replace config keys of an operator that was declared as a class with a config.
+        """Replace config keys of an operator that was declared as a class with a config; `embedding.model` is the
+        key `model` in the section `embedding`.
 
         Raises:
-            PipelineError: there is no such operator, or it has no config.
+            PipelineError: there is no such operator, or it has no config, or a section is none.
             ConfigError: a key is unknown or of the wrong type.
         """
         if operator not in self.graph:
-            names = ", ".join(found.name for found in self.graph.transformations)
-            raise PipelineError(f"there is no operator {operator!r}; there are: {names}")
+            names = [found.name for found in self.graph.transformations]
+            close = difflib.get_close_matches(operator, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+            raise PipelineError(f"there is no operator {operator!r}; {hint}")
         old = self.graph[operator]
         factory = old.factory
         assert isinstance(factory, FunctionFactory)
         if not factory.is_method:
-            raise PipelineError(f"operator {operator!r} was not declared as a class with a config {old.where}")
-        current = factory.config.model_dump(exclude_unset=True) if isinstance(factory.config, BaseModel) else factory.config
-        new = FunctionFactory.build(old.kind, factory.target, {**current, **changes}, old.where)
+            raise PipelineError(
+                f"operator {operator!r} was not declared as a class with a config {old.where}"
+            )
+        current = (
+            factory.config.model_dump(exclude_unset=True)
+            if isinstance(factory.config, BaseModel)
+            else factory.config
+        )
+        merged = dict(current)
+        for key, value in changes.items():
+            _put(merged, key, value, f"(operator {operator!r})")
+        new = FunctionFactory.build(old.kind, factory.target, merged, old.where)
         self.graph.replace(replace(old, factory=new))
 
-    # -- compile and run -----------------------------------------------------------------------------------------------------
+    # -- compile and run
 
     def compile(self) -> ExecutionGraph:
         """The plan that `submit` would run.
@@ -197,7 +224,11 @@ class LocalEnvironment:
 
     def _compile(self, graph: LogicalGraph) -> ExecutionGraph:
         node = local_node()
-        given = {name: count for name, count in self.config.parallelism.items() if graph is self.graph or name in graph}
+        given = {
+            name: count
+            for name, count in self.config.parallelism.items()
+            if graph is self.graph or name in graph
+        }
         options = CompileOptions(
             parallelism=given,
             fusion=self.config.fusion,
@@ -235,8 +266,8 @@ class LocalEnvironment:
         """Compile the pipeline and run it.
 
         Args:
-            wait: return when it has ended; False returns at once. While waiting, Ctrl-C stops the sources and drains; a second one
-                aborts.
+            wait: return when it has ended; False returns at once. While waiting, Ctrl-C stops the sources and
+                drains; a second one aborts.
             offsets: where sources begin, as an earlier run's `result.offsets` says.
 
         Raises:
@@ -252,8 +283,25 @@ class LocalEnvironment:
         return job
 
 
+def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a key, or with dots the key of a section, made where it is missing; sections are copied, not changed."""
+    section, dot, rest = key.partition(".")
+    if not dot:
+        config[key] = value
+        return
+    inner = config.get(section, {})
+    if not isinstance(inner, Mapping):
+        raise PipelineError(
+            f"config key {section!r} is no section, got {inner!r}: {key!r} cannot be set {where}"
+        )
+    config[section] = dict(inner)
+    _put(config[section], rest, value, where)
+
+
 def wait_interruptible(wait: Callable[[], Any], job: JobHandle) -> None:
-    """Wait for a job; the first Ctrl-C drains it, the second aborts it, and either is raised again once the job has ended."""
+    """Wait for a job; the first Ctrl-C drains it, the second aborts it, and either is raised again once the
+    job has ended.
+    """
     try:
         wait()
     except KeyboardInterrupt:

@@ -27,6 +27,6 @@ def choose_execution(plan: Plan) -> Plan:
         else:
             chosen[operator.name], why = Execution.THREAD, "it is a plain function"
         if operator.contract.cpu_bound and chosen[operator.name] is Execution.THREAD:
-            why += "; cpu_bound: pure-Python work on threads shares one interpreter lock, replicas will not add up"
+            why += "; cpu_bound: pure-Python work on threads shares one interpreter lock"
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
     return replace(plan, execution=chosen).noted("execution", *lines)

@@ -1,4 +1,6 @@
-"""Pass 5: which neighbours share a task. Between fused operators an item is passed by a call, not through a queue."""
+"""Pass 5: which neighbours share a task. Between fused operators an item is passed by a call, not through a
+queue.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ __all__ = ["fuse", "needs_shuffle"]
 
 
 def fuse(plan: Plan) -> Plan:
-    """Fuse an operator with the one before it when it is that one's only consumer and forward routing is enough."""
+    """Fuse an operator with the one before it when it is that one's only consumer and forward routing is
+    enough.
+    """
     chains: list[list[str]] = []
     chain_by_tail: dict[str, list[str]] = {}
     lines: list[tuple[str, str]] = []
@@ -28,7 +32,11 @@ def fuse(plan: Plan) -> Plan:
                 lines.append((operator.name, f"begins a task: {obstacle}"))
         chain_by_tail[operator.name] = chain
     fused = tuple(Chain(operators=tuple(chain)) for chain in chains)
-    lines += [(chain.name, f"one task: {' -> '.join(chain.operators)}") for chain in fused if len(chain.operators) > 1]
+    lines += [
+        (chain.name, f"one task: {' -> '.join(chain.operators)}")
+        for chain in fused
+        if len(chain.operators) > 1
+    ]
     return replace(plan, chains=fused).noted("fuse", *lines)
 
 
@@ -36,8 +44,12 @@ def needs_shuffle(plan: Plan, upstream: BaseTransformation, operator: BaseTransf
     """Whether items must be routed by key between these two."""
     if not operator.keyed_input or plan.parallelism[operator.name] == 1:
         return False
-    # Behind the first keyed operator a key is already where it belongs, as long as the number of replicas stays.
-    return upstream.kind is OperatorKind.KEY_BY or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
+    # Behind the first keyed operator a key is already where it belongs, as long as the number of replicas
+    # stays.
+    return (
+        upstream.kind is OperatorKind.KEY_BY
+        or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
+    )
 
 
 def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
@@ -51,12 +63,18 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
     if len(plan.graph.consumers(upstream.name)) > 1:
         return f"{upstream.name!r} has several consumers"
     if plan.parallelism[upstream.name] != plan.parallelism[operator.name]:
-        return f"{plan.parallelism[upstream.name]} replica(s) of {upstream.name!r} feed {plan.parallelism[operator.name]}"
+        before, after = plan.parallelism[upstream.name], plan.parallelism[operator.name]
+        return f"{before} replica(s) of {upstream.name!r} feed {after}"
     if plan.execution[upstream.name] is not plan.execution[operator.name]:
-        return f"{upstream.name!r} runs on {plan.execution[upstream.name]}, this on {plan.execution[operator.name]}"
+        one, other = plan.execution[upstream.name], plan.execution[operator.name]
+        return f"{upstream.name!r} runs on {one}, this on {other}"
     if needs_shuffle(plan, upstream, operator):
         return "items are routed by key"
-    if plan.execution[operator.name] is Execution.ASYNC and operator.keyed_input and upstream.kind is OperatorKind.KEY_BY:
+    if (
+        plan.execution[operator.name] is Execution.ASYNC
+        and operator.keyed_input
+        and upstream.kind is OperatorKind.KEY_BY
+    ):
         return "items of one key must not overtake each other: they queue by key in front of it"
     if operator.contract.io.queue_capacity is not None:
         return f"its contract asks for a queue of {operator.contract.io.queue_capacity} in front of it"

@@ -12,7 +12,8 @@ __all__ = ["choose_parallelism"]
 
 
 def choose_parallelism(plan: Plan) -> Plan:
-    """Options beat the declaration, the declaration beats the default of 1; `key_by` runs where its input is made.
+    """Options beat the declaration, the declaration beats the default of 1; `key_by` runs where its input is
+    made.
 
     Raises:
         PipelineError: several replicas of something of which there can be only one.
@@ -34,7 +35,8 @@ def choose_parallelism(plan: Plan) -> Plan:
             chosen[name], why = 1, "the default"
         if chosen[name] > 1 and not operator.factory.is_replicable:
             raise PipelineError(
-                f"parallelism {chosen[name]} is not possible: {operator.factory.description} can be read only once; give a source class "
+                f"parallelism {chosen[name]} is not possible: {operator.factory.description} can be read "
+                f"only once; give a source class "
                 f"(self.ctx.replica_index tells replicas apart) or a list {operator.where}"
             )
         lines.append((name, f"{chosen[name]} replica(s): {why}"))

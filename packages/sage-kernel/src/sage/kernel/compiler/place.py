@@ -15,7 +15,8 @@ def place(plan: Plan) -> Plan:
     """Put all tasks on the one node of a local run.
 
     Raises:
-        UnschedulableError: a replica asks for more than the node has, or all of them together for more GPUs or memory than there are.
+        UnschedulableError: a replica asks for more than the node has, or all of them together for more GPUs
+            or memory than there are.
     """
     node = plan.options.node
     cpu = gpu = memory = 0.0
@@ -31,9 +32,14 @@ def place(plan: Plan) -> Plan:
             ):
                 if asked > there:
                     raise UnschedulableError(
-                        f"unschedulable: one replica asks for {what} {asked:g}, node {node.name!r} has {there:g} {operator.where}"
+                        f"unschedulable: one replica asks for {what} {asked:g}, node {node.name!r} has "
+                        f"{there:g} {operator.where}"
                     )
-            cpu, gpu, memory = cpu + replicas * needs.cpu, gpu + replicas * needs.gpu, memory + replicas * needs.memory_bytes
+            cpu, gpu, memory = (
+                cpu + replicas * needs.cpu,
+                gpu + replicas * needs.gpu,
+                memory + replicas * needs.memory_bytes,
+            )
     _check_sum("gpu", gpu, node.gpus, node)
     _check_sum("memory_bytes", memory, node.memory_bytes, node)
     note = f"all {len(plan.tasks)} tasks on {node.name!r}"
@@ -46,6 +52,7 @@ def place(plan: Plan) -> Plan:
 def _check_sum(what: str, asked: float, there: float, node: NodeCapacity) -> None:
     if asked > there:
         raise UnschedulableError(
-            f"unschedulable: all replicas together ask for {what} {asked:g}, node {node.name!r} has {there:g}; lower a parallelism or the "
+            f"unschedulable: all replicas together ask for {what} {asked:g}, node {node.name!r} has "
+            f"{there:g}; lower a parallelism or the "
             f"contracts' resources.{what}"
         )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sage.common.errors import InvalidArgumentError
-
 from sage.kernel.graph import BaseTransformation, Execution, LogicalGraph, Note, PhysicalEdge, TaskNode
 
 __all__ = ["Chain", "CompileOptions", "NodeCapacity", "Plan"]
@@ -44,9 +43,13 @@ class CompileOptions:
     def __post_init__(self) -> None:
         for name, replicas in self.parallelism.items():
             if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
-                raise InvalidArgumentError(f"parallelism must be a whole number >= 1, got {replicas!r} (operator {name!r})")
+                raise InvalidArgumentError(
+                    f"parallelism must be a whole number >= 1, got {replicas!r} (operator {name!r})"
+                )
         capacity = self.queue_capacity
-        if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
+        if capacity is not None and (
+            isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1
+        ):
             raise InvalidArgumentError(f"queue_capacity must be a whole number >= 1, got {capacity!r}")
 
 
@@ -77,7 +80,10 @@ class Plan:
 
     def noted(self, compiler_pass: str, *lines: tuple[str, str]) -> Plan:
         """The plan with further (subject, text) lines of a pass."""
-        return replace(self, notes=self.notes + tuple(Note(compiler_pass=compiler_pass, subject=s, text=t) for s, t in lines))
+        return replace(
+            self,
+            notes=self.notes + tuple(Note(compiler_pass=compiler_pass, subject=s, text=t) for s, t in lines),
+        )
 
     @property
     def operators(self) -> tuple[BaseTransformation, ...]:

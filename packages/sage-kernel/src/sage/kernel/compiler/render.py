@@ -1,4 +1,6 @@
-"""A plan for people: text, Mermaid, Graphviz. All show chains with their replicas, not each replica by itself."""
+"""A plan for people: text, Mermaid, Graphviz. All show chains with their replicas, not each replica by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def render_mermaid(graph: ExecutionGraph) -> str:
     for task in heads:
         chain = " → ".join(_escape(name) for name in task.chain)
         lines.append(f'    t{number[_chain_name(task.id)]}["{chain}<br/>{_facts(task)}"]')
-    lines += [f"    t{number[source]} -->|{edge.routing}| t{number[target]}" for source, target, edge in _links(graph)]
+    lines += [
+        f"    t{number[source]} -->|{edge.routing}| t{number[target]}"
+        for source, target, edge in _links(graph)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +75,8 @@ def render_dot(graph: ExecutionGraph) -> str:
         label = f"{_quote(' -> '.join(task.chain))}\\n{_facts(task)}"
         lines.append(f'    "{_quote(_chain_name(task.id))}" [label="{label}"];')
     lines += [
-        f'    "{_quote(source)}" -> "{_quote(target)}" [label="{edge.routing}"];' for source, target, edge in _links(graph)
+        f'    "{_quote(source)}" -> "{_quote(target)}" [label="{edge.routing}"];'
+        for source, target, edge in _links(graph)
     ]
     return "\n".join([*lines, "}"]) + "\n"
 

@@ -40,7 +40,9 @@ def replicate(plan: Plan) -> Plan:
             )
         if queue is not None:
             in_flight = f", {concurrency} in flight each" if concurrency > 1 else ""
-            lines.append((chain.name, f"{replicas} task(s){in_flight}, queue of {queue.capacity} each: {queue.reason}"))
+            lines.append(
+                (chain.name, f"{replicas} task(s){in_flight}, queue of {queue.capacity} each: {queue.reason}")
+            )
     return replace(plan, tasks=tuple(tasks)).noted("replicate", *lines)
 
 
@@ -50,10 +52,13 @@ def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDe
         return QueueDescriptor(capacity=asked, reason="declared by the contract")
     if plan.options.queue_capacity is not None:
         return QueueDescriptor(capacity=plan.options.queue_capacity, reason="set for this run")
-    if concurrency > 1:
+    if concurrency > 1 and replicas > 1:
         return QueueDescriptor(
-            capacity=max(2 * concurrency, _MANY_REPLICAS), reason="twice what is in flight, so that no slot waits for its next item"
+            capacity=max(4 * concurrency, 4 * _MANY_REPLICAS),
+            reason="four times what is in flight, so that no slot waits for its next item",
         )
-    if replicas > 1:
-        return QueueDescriptor(capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them")
-    return QueueDescriptor(capacity=_ONE_REPLICA, reason="long, so that hand-overs are rare under load")
+    if replicas > 1 and not plan.graph[chain.name].keyed_input:
+        return QueueDescriptor(
+            capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them"
+        )
+    return QueueDescriptor(capacity=_ONE_REPLICA, reason="long, so that hand-overs are rare under load: its items have nowhere else to go")

@@ -1,4 +1,6 @@
-"""Pass 2: do neighbours fit? Compares annotations where both sides have one; says nothing where one is missing or open."""
+"""Pass 2: do neighbours fit? Compares annotations where both sides have one; says nothing where one is
+missing or open.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,16 @@ def check_types(plan: Plan) -> Plan:
             checked += 1
             if not fits(given, takes):
                 raise TypeMismatchError(
-                    f"{operator.name!r} takes {_show(takes)}, but {name!r} gives {_show(given)} {operator.where}; "
+                    f"{operator.name!r} takes {_show(takes)}, but {name!r} gives {_show(given)} "
+                    f"{operator.where}; "
                     f"{name!r} is declared at {plan.graph[name].location}"
                 )
         if operator.kind in _SAME:
             outputs[operator.name] = incoming[0] if len(incoming) == 1 else Any
         else:
             outputs[operator.name] = gives
-    return plan.noted("types", ("", f"{checked} of {sum(len(o.inputs) for o in plan.operators)} edges have types on both ends, all fit"))
+    edges = sum(len(operator.inputs) for operator in plan.operators)
+    return plan.noted("types", ("", f"{checked} of {edges} edges have types on both ends, all fit"))
 
 
 def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
@@ -58,7 +62,11 @@ def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
         return Any, Any
     if operator.options.get("is_method") and parameters:
         parameters = parameters[1:]
-    takes = hints.get(parameters[0].name, Any) if parameters and operator.kind is not OperatorKind.AGGREGATE else Any
+    takes = (
+        hints.get(parameters[0].name, Any)
+        if parameters and operator.kind is not OperatorKind.AGGREGATE
+        else Any
+    )
     gives = hints.get("return", Any)
     if operator.kind in (OperatorKind.FLATMAP, OperatorKind.SOURCE):
         gives = _item_type(gives)
@@ -71,7 +79,11 @@ def _item_type(container: Any) -> Any:
     origin, arguments = typing.get_origin(container), typing.get_args(container)
     if origin is tuple:
         return arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else Any
-    if isinstance(origin, type) and issubclass(origin, (collections.abc.Iterable, collections.abc.AsyncIterable)) and arguments:
+    if (
+        isinstance(origin, type)
+        and issubclass(origin, (collections.abc.Iterable, collections.abc.AsyncIterable))
+        and arguments
+    ):
         return Any if issubclass(origin, collections.abc.Mapping) else arguments[0]
     return Any
 
@@ -86,7 +98,8 @@ def _closed(hint: Any) -> Any:
 
 
 def fits(given: Any, taken: Any) -> bool:
-    """Whether a value of type `given` may be passed where `taken` is expected; False only when that is certain.
+    """Whether a value of type `given` may be passed where `taken` is expected; False only when that is
+    certain.
 
     Example:
         >>> fits(int, float), fits(str, int), fits(int | None, str), fits(list[int], collections.abc.Sequence)
@@ -110,7 +123,11 @@ def fits(given: Any, taken: Any) -> bool:
     if not (below or given_class in _NUMBERS.get(taken_class, ())):
         return False
     given_arguments, taken_arguments = typing.get_args(given), typing.get_args(taken)
-    if given_class is taken_class and len(given_arguments) == len(taken_arguments) and Ellipsis not in given_arguments:
+    if (
+        given_class is taken_class
+        and len(given_arguments) == len(taken_arguments)
+        and Ellipsis not in given_arguments
+    ):
         return all(fits(one, other) for one, other in zip(given_arguments, taken_arguments, strict=True))
     return True
 
@@ -120,4 +137,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _show(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not typing.get_args(hint)
+        else str(hint).replace("typing.", "")
+    )

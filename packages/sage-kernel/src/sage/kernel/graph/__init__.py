@@ -6,6 +6,8 @@
 - `errors`: the errors of the kernel
 """
 
+from __future__ import annotations
+
 from .contracts import (
     Backoff,
     Contract,

@@ -1,7 +1,7 @@
 """Operator contracts: what an operator needs, what it keeps, how it talks (paper, section 3, eq. 1).
 
-A contract is declared once, on the operator class, and may be replaced where the operator is used. Compiler, placement,
-runtime and metrics read it; nothing else describes an operator's behaviour.
+A contract is declared once, on the operator class, and may be replaced where the operator is used. Compiler,
+placement, runtime and metrics read it; nothing else describes an operator's behaviour.
 """
 
 from __future__ import annotations
@@ -141,11 +141,17 @@ class ErrorPolicy:
         _at_least("errors.delay_s_max", self.delay_s_max, 0)
         _at_least("errors.jitter", self.jitter, 0)
         if self.jitter > 1:
-            raise InvalidArgumentError(f"errors.jitter is a share of the pause and must be <= 1, got {self.jitter!r}")
+            raise InvalidArgumentError(
+                f"errors.jitter is a share of the pause and must be <= 1, got {self.jitter!r}"
+            )
 
     def pause_before(self, retry: int, draw: float) -> float:
         """Seconds to wait before retry number `retry` (1-based); `draw` is a random number in [0, 1)."""
-        grown = self.delay_s * (2.0 ** min(retry - 1, 60)) if self.backoff is Backoff.EXPONENTIAL else self.delay_s
+        grown = (
+            self.delay_s * (2.0 ** min(retry - 1, 60))
+            if self.backoff is Backoff.EXPONENTIAL
+            else self.delay_s
+        )
         pause = min(grown, self.delay_s_max)
         return pause * (1.0 - self.jitter * draw)
 
@@ -160,9 +166,11 @@ class IOSpec:
 
     Attributes:
         queue_capacity: items that may wait in one replica's inbox; None lets the compiler choose.
-        timeout_s: longest time of one call of an `async` operator; None is no limit. A call that is over it is cancelled and
-            counts as an error. A thread cannot be interrupted: there the job's watchdog is the limit.
-        outputs_max: most outputs of one `flatmap` call; more is an error of that item (a generator that never ends).
+        timeout_s: longest time of one call of an `async` operator; None is no limit. A call that is over it
+            is cancelled and counts as an error. A thread cannot be interrupted: there the job's watchdog is
+            the limit.
+        outputs_max: most outputs of one `flatmap` call; more is an error of that item (a generator that never
+            ends).
         errors: what follows when the operator raises.
     """
 

@@ -1,6 +1,7 @@
 """The logical graph: what the user declared. Transformations joined by streams; no replicas, no queues yet.
 
-Invariants: names are unique; each input names a transformation that was declared before (so there is no cycle); sources have no input, all
+Invariants: names are unique; each input names a transformation that was declared before (so there is no
+    cycle); sources have no input, all
 others have at least one.
 """
 
@@ -73,11 +74,13 @@ class BaseTransformation:
         kind: what it does with the stream.
         factory: makes its replicas.
         contract: what it needs, keeps and promises.
-        inputs: names of the transformations whose outputs it takes, in order; the same one may stand there twice.
+        inputs: names of the transformations whose outputs it takes, in order; the same one may stand there
+            twice.
         parallelism: replicas asked for, None lets the compiler choose.
         keyed_input: its items come with a key, and all items of a key meet the same replica.
         location: where it was declared.
-        options: what only its kind has (`emit` of reduce and aggregate; `bounded`, `blocking`, `timed` of sources).
+        options: what only its kind has (`emit` of reduce and aggregate; `bounded`, `blocking`, `timed` of
+            sources).
     """
 
     name: str
@@ -143,7 +146,8 @@ class LogicalGraph:
         taken = self._by_name.get(transformation.name)
         if taken is not None:
             raise PipelineError(
-                f"operator names must be unique, got {transformation.name!r} twice {transformation.where}; the first is {taken.where}"
+                f"operator names must be unique, got {transformation.name!r} twice {transformation.where}; "
+                f"the first is {taken.where}"
             )
         for upstream in transformation.inputs:
             if upstream not in self._by_name:
@@ -154,5 +158,8 @@ class LogicalGraph:
         """Put another form of an operator that is there already (same name, same inputs) into its place."""
         old = self._by_name[transformation.name]
         if old.inputs != transformation.inputs:
-            raise PipelineError(f"a replacement must keep the inputs {old.inputs!r}, got {transformation.inputs!r} {old.where}")
+            raise PipelineError(
+                f"a replacement must keep the inputs {old.inputs!r}, got {transformation.inputs!r} "
+                f"{old.where}"
+            )
         self._by_name[transformation.name] = transformation

@@ -1,7 +1,8 @@
-"""The ExecutionGraph: what runs. Tasks (replicas of fused chains), edges with routing, one bounded queue per task, a placement.
+"""The ExecutionGraph: what runs. Tasks (replicas of fused chains), edges with routing, one bounded queue per
+task, a placement.
 
-It is pure data: frozen, equal by value, to JSON and back without loss. User code is not in it; a plan names operators, and the logical
-graph holds their factories.
+It is pure data: frozen, equal by value, to JSON and back without loss. User code is not in it; a plan names
+operators, and the logical graph holds their factories.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ class ExecutionGraph:
         except msgspec.MsgspecError as error:
             raise PipelineError(f"not an execution graph: {error}") from error
         if graph.format_version != 1:
-            raise PipelineError(f"execution graph has format version {graph.format_version}, this release reads 1")
+            raise PipelineError(
+                f"execution graph has format version {graph.format_version}, this release reads 1"
+            )
         return graph
 
     def diff(self, other: ExecutionGraph) -> tuple[str, ...]:
@@ -163,12 +166,20 @@ class ExecutionGraph:
         Notes do not count: they explain a plan and are not part of what runs.
 
         Example:
-            >>> task = TaskNode(id="a[0]", chain=("a",), replica_index=0, parallelism=1, execution=Execution.THREAD)
-            >>> ExecutionGraph(name="x", tasks=(), edges=()).diff(ExecutionGraph(name="x", tasks=(task,), edges=()))
+            >>> from dataclasses import replace
+            >>> empty = ExecutionGraph(name="x", tasks=(), edges=())
+            >>> thread = Execution.THREAD
+            >>> task = TaskNode(id="a[0]", chain=("a",), replica_index=0, parallelism=1, execution=thread)
+            >>> empty.diff(replace(empty, tasks=(task,)))
             ('+ task a[0]: a, thread',)
         """
         lines = [] if self.name == other.name else [f"~ name: {self.name} -> {other.name}"]
-        lines += _diff("task", {task.id: task for task in self.tasks}, {task.id: task for task in other.tasks}, _task_line)
+        lines += _diff(
+            "task",
+            {task.id: task for task in self.tasks},
+            {task.id: task for task in other.tasks},
+            _task_line,
+        )
         lines += _diff("edge", _edges_by_name(self.edges), _edges_by_name(other.edges), _edge_line)
         return tuple(lines)
 

@@ -6,6 +6,8 @@
 - `factory`: from the user's code to the operator of one replica
 """
 
+from __future__ import annotations
+
 from .config import validate_config
 from .context import ContextError, OperatorContext, OperatorMetrics
 from .factory import AggregateSpec, BoundOperator, CallableSource, FunctionFactory, IterableSource

@@ -13,11 +13,14 @@ from sage.common.errors import ConfigError
 __all__ = ["validate_config"]
 
 
-def validate_config(owner: str, model: type[BaseModel] | None, config: Mapping[str, Any] | BaseModel | None) -> Any:
+def validate_config(
+    owner: str, model: type[BaseModel] | None, config: Mapping[str, Any] | BaseModel | None
+) -> Any:
     """Return `config` as an instance of `model`, or as a dict where there is no model.
 
     Raises:
-        ConfigError: a key is missing, unknown or of the wrong type; the message names key, value and likely mistake.
+        ConfigError: a key is missing, unknown or of the wrong type; the message names key, value and likely
+            mistake.
 
     Example:
         >>> class Config(BaseModel, extra="forbid"):

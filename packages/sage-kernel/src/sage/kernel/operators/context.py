@@ -1,4 +1,6 @@
-"""What an operator may ask of the runtime while it runs: who it is, the current key, its keyed state, a logger, metrics."""
+"""What an operator may ask of the runtime while it runs: who it is, the current key, its keyed state, a
+logger, metrics.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ CURRENT_KEY: ContextVar[Hashable] = ContextVar("sage_current_key", default=NO_KE
 
 
 class ContextError(SageError):
-    """The operator asked for something that its place in the pipeline does not give (a key outside `key_by`)."""
+    """The operator asked for something that its place in the pipeline does not give (a key outside
+    `key_by`).
+    """
 
 
 class OperatorMetrics:
@@ -84,7 +88,8 @@ class OperatorContext:
         self.logger = logging.getLogger(f"sage.operator.{name}")
         self.metrics = OperatorMetrics()
         self.keyed = keyed
-        # Items of an `async` replica overlap, so there the current key belongs to the task and not to the replica.
+        # Items of an `async` replica overlap, so there the current key belongs to the task and not to the
+        # replica.
         self._concurrent = concurrent
         self._key: Hashable = NO_KEY
         self._state_by_key: dict[Hashable, dict[str, Any]] = {}
@@ -106,7 +111,8 @@ class OperatorContext:
         key = CURRENT_KEY.get() if self._concurrent else self._key
         if key is NO_KEY:
             raise ContextError(
-                f"operator {self.name!r} asked for ctx.key, but its stream has no key: call key_by(...) just before it"
+                f"operator {self.name!r} asked for ctx.key, but its stream has no key: call key_by(...) just "
+                f"before it"
             )
         return key
 

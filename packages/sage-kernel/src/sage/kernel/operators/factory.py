@@ -1,4 +1,6 @@
-"""Turns what a user hands to the DSL (a class with config, an instance, a function, a lambda) into the operator of one replica."""
+"""Turns what a user hands to the DSL (a class with config, an instance, a function, a lambda) into the
+operator of one replica.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +62,9 @@ class IterableSource(SourceFunction[Any]):
 
     def execute(self) -> Iterable[Any]:
         """The items; an iterable with a length is split over the replicas by position."""
-        if self.ctx.parallelism == 1:
-            return self.iterable
-        return self.iterable[self.ctx.replica_index :: self.ctx.parallelism]  # type: ignore[index]  # checked when built
+        if self.ctx.parallelism > 1 and isinstance(self.iterable, (list, tuple, range)):
+            return self.iterable[self.ctx.replica_index :: self.ctx.parallelism]
+        return self.iterable
 
     def read_from(self, offset: Any) -> Iterable[Any]:
         """Slices what can be sliced, skips otherwise."""
@@ -75,14 +77,15 @@ class CallableSource(SourceFunction[Any]):
 
     def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
         super().__init__()
-        self._make = make
+        self.make = make
 
     def execute(self) -> Iterable[Any]:
         """Calls the function."""
-        items = self._make()
+        items = self.make()
         if not isinstance(items, Iterable):
             raise PipelineError(
-                f"a source function must return an iterable (or be a generator), got {type(items).__name__} (source {self.ctx.name!r})"
+                f"a source function must return an iterable (or be a generator), got {type(items).__name__} "
+                f"(source {self.ctx.name!r})"
             )
         return items
 
@@ -109,7 +112,9 @@ class FunctionFactory:
     where: str
 
     @classmethod
-    def build(cls, kind: OperatorKind, target: Any, config: Mapping[str, Any] | None, where: str) -> FunctionFactory:
+    def build(
+        cls, kind: OperatorKind, target: Any, config: Mapping[str, Any] | None, where: str
+    ) -> FunctionFactory:
         """Check that `target` can be used as `kind`, and its configuration.
 
         Raises:
@@ -125,7 +130,9 @@ class FunctionFactory:
             if abstract:
                 raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
             # The checked model stays the configuration: what was validated is what every replica gets.
-            return cls(kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where)
+            return cls(
+                kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where
+            )
         if isinstance(target, Function):
             if base is not None and not isinstance(target, base):
                 raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(type(target))} {where}")
@@ -167,7 +174,11 @@ class FunctionFactory:
             entry = entry.func
         if inspect.iscoroutinefunction(entry):
             return True
-        return not inspect.isroutine(entry) and not isinstance(entry, type) and inspect.iscoroutinefunction(type(entry).__call__)
+        return (
+            not inspect.isroutine(entry)
+            and not isinstance(entry, type)
+            and inspect.iscoroutinefunction(type(entry).__call__)
+        )
 
     @property
     def is_replicable(self) -> bool:
@@ -183,7 +194,7 @@ class FunctionFactory:
         if isinstance(target, IterableSource):
             return f"collection of {type(target.iterable).__name__}"
         if isinstance(target, CallableSource):
-            target = target._make
+            target = target.make
         if isinstance(target, AggregateSpec):
             target = target.add
         while isinstance(target, functools.partial):
@@ -195,7 +206,8 @@ class FunctionFactory:
         return name if module in (None, "builtins") else f"{module}:{name}"
 
     def create(self, replica_index: int, parallelism: int) -> BoundOperator:
-        """The operator of one replica. An instance serves a single replica itself; more replicas get deep copies of it.
+        """The operator of one replica. An instance serves a single replica itself; more replicas get deep
+        copies of it.
 
         Raises:
             PipelineError: the user's constructor raised, or the instance cannot be copied.
@@ -206,31 +218,37 @@ class FunctionFactory:
         if self._is_function_class:
             try:
                 function = target(self.config) if _takes_config(target) else target()
-            except Exception as error:  # the user's constructor may raise anything; the message says whose it is
+            except (
+                Exception
+            ) as error:  # the user's constructor may raise anything; the message says whose it is
                 raise PipelineError(f"{target.__name__} could not be made: {error!r} {self.where}") from error
             return BoundOperator(function.execute, function)
         if isinstance(target, Function):
-            function = target
-            if parallelism > 1 and not isinstance(target, IterableSource):
-                try:
-                    function = copy.deepcopy(target)
-                except Exception as error:  # deepcopy raises whatever the instance's attributes raise
-                    raise PipelineError(
-                        f"parallelism {parallelism} needs a copy of the {type(target).__name__} instance for each replica, and it cannot "
-                        f"be copied: {error!r}; pass the class with a config instead {self.where}"
-                    ) from error
-            elif parallelism > 1:
-                function = IterableSource(target.iterable)
+            function = target if parallelism == 1 else self._copy(target, parallelism)
             return BoundOperator(function.execute, function)
         return BoundOperator(target, None)
 
+    def _copy(self, target: Function, parallelism: int) -> Function:
+        if isinstance(target, IterableSource):
+            return IterableSource(target.iterable)
+        try:
+            return copy.deepcopy(target)
+        except Exception as error:  # deepcopy raises whatever the instance's attributes raise
+            raise PipelineError(
+                f"parallelism {parallelism} needs a copy of the {type(target).__name__} instance for each "
+                f"replica, and it cannot be copied: {error!r}; pass the class with a config instead {self.where}"
+            ) from error
+
 
 def _takes_config(target: type[Function]) -> bool:
-    """Whether the constructor has a parameter for the configuration (a subclass may have replaced it by one that has none)."""
+    """Whether the constructor has a parameter for the configuration (a subclass may have replaced it by one
+    that has none).
+    """
     if target.__init__ is Function.__init__:
         return True
     return any(
-        parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in inspect.signature(target).parameters.values()
+        parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        for parameter in inspect.signature(target).parameters.values()
     )
 
 

@@ -1,8 +1,8 @@
 """The bases that user operators derive from: Source, Map, FlatMap, Filter, KeyBy and Sink functions.
 
-Life of a function, always in one worker: `setup` once, `execute` for each item, `teardown` once (also after an error). `execute` may be
-a plain or an `async` method. A class that declares a pydantic model as `Config` has its configuration checked when the
-pipeline is built; without one, `self.config` is the dict as given.
+Life of a function, always in one worker: `setup` once, `execute` for each item, `teardown` once (also after
+an error). `execute` may be a plain or an `async` method. A class that declares a pydantic model as `Config`
+has its configuration checked when the pipeline is built; without one, `self.config` is the dict as given.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Function(ABC):
+class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each with its own signature
     """What all operator functions share: configuration, context, life cycle, state.
 
     Attributes:
-        contract: what the operator needs, keeps and promises; `contract=` replaces it where the operator is used.
+        contract: what the operator needs, keeps and promises; `contract=` replaces it where the operator is
+            used.
         Config: pydantic model of the configuration, or None for a free dict.
         config: the configuration: an instance of `Config` where there is one, else a dict.
     """
@@ -60,7 +61,8 @@ class Function(ABC):
         """
         if self._ctx is None:
             raise ContextError(
-                f"{type(self).__name__}.ctx is there from setup() on, not in __init__: move this code into setup()"
+                f"{type(self).__name__}.ctx is there from setup() on, not in __init__: move this code into "
+                f"setup()"
             )
         return self._ctx
 
@@ -69,10 +71,14 @@ class Function(ABC):
         self._ctx = ctx
 
     def setup(self) -> None:
-        """Open what `execute` needs (files, clients, models). Called once, in the worker that runs `execute`."""
+        """Open what `execute` needs (files, clients, models). Called once, in the worker that runs
+        `execute`.
+        """
 
     def teardown(self) -> None:
-        """Close what `setup` opened. Called once, also after an error; never called when `setup` itself was not."""
+        """Close what `setup` opened. Called once, also after an error; never called when `setup` itself was
+        not.
+        """
 
     def get_state(self) -> Any:
         """State of this replica as a picklable value; None where there is none."""
@@ -84,7 +90,8 @@ class Function(ABC):
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that a source met and could not read; yielded like an item, it becomes a dead letter and the source goes on.
+    """A record that a source met and could not read; yielded like an item, it becomes a dead letter and the
+    source goes on.
 
     Attributes:
         item: what is known of the record (a line, a path).
@@ -96,13 +103,14 @@ class BadRecord:
 
 
 class SourceFunction(Function, Generic[Out]):
-    """Where items come from. Replayable: it can start again at an offset and says the offset that it has reached.
+    """Where items come from. Replayable: it can start again at an offset and says the offset that it has
+    reached.
 
     Attributes:
-        blocking: whether fetching the next item may wait for something outside (a socket, a clock). False lets the runtime
-            fetch many items at once.
-        timed: whether `execute` yields `(value, arrival_ns)`, `arrival_ns` being the intended arrival on the clock of
-            `time.perf_counter_ns`; latency is then measured from there.
+        blocking: whether fetching the next item may wait for something outside (a socket, a clock). False
+            lets the runtime fetch many items at once.
+        timed: whether `execute` yields `(value, arrival_ns)`, `arrival_ns` being the intended arrival on the
+            clock of `time.perf_counter_ns`; latency is then measured from there.
 
     Example:
         >>> class Count(SourceFunction[int]):
@@ -123,12 +131,15 @@ class SourceFunction(Function, Generic[Out]):
     def read_from(self, offset: Any) -> Iterable[Out]:
         """Yield the items that follow `offset`, which `offset_after` gave in an earlier run.
 
-        The default counts items and skips as many: right for each source that repeats itself; override it to seek.
+        The default counts items and skips as many: right for each source that repeats itself; override it to
+        seek.
         """
         return islice(self.execute(), offset, None)
 
     def offset_after(self, count: int) -> Any:
-        """Offset (a JSON value) just behind the last item yielded; `count` is how many that makes since the beginning."""
+        """Offset (a JSON value) just behind the last item yielded; `count` is how many that makes since the
+        beginning.
+        """
         return count
 
 
@@ -151,7 +162,8 @@ class MapFunction(Function, Generic[In, Out]):
 class FlatMapFunction(Function, Generic[In, Out]):
     """One item in, any number of items out.
 
-    All outputs of an item are passed on together: if `execute` raises after some, none is, and the item is retried or set aside whole.
+    All outputs of an item are passed on together: if `execute` raises after some, none is, and the item is
+    retried or set aside whole.
 
     Example:
         >>> class Words(FlatMapFunction[str, str]):

@@ -3,6 +3,8 @@
 - `packet`: `Packet`, `EndOfStream`
 """
 
+from __future__ import annotations
+
 from .packet import EndOfStream, Packet
 
 __all__ = ["EndOfStream", "Packet"]

@@ -1,6 +1,7 @@
 """The packet: a micro-batch of items as columns. One item is a batch of one; operators never see packets.
 
-Invariants: all columns that are there have the length of `values`; a packet in a channel is no longer touched by who put it there; the
+Invariants: all columns that are there have the length of `values`; a packet in a channel is no longer touched
+    by who put it there; the
 lists of a `shared` packet belong to several packets and are copied before anything is appended.
 """
 
@@ -20,10 +21,11 @@ class Packet:
     Attributes:
         values: the items.
         keys: the items' keys on a keyed stream, else None.
-        origins: when the items came into being, in ns of the backend's monotonic clock: one number for all, or one each.
+        origins: when the items came into being, in ns of the backend's monotonic clock: one number for all,
+            or one each.
         input_index: which input of the receiving operator they belong to.
-        enqueued_ns: sum over the items of the time at which they were put into the channel; a sum, so that joined packets keep the
-            exact mean.
+        enqueued_ns: sum over the items of the time at which they were put into the channel; a sum, so that
+            joined packets keep the exact mean.
         shared: whether other packets hold the same lists.
 
     Example:
@@ -62,7 +64,12 @@ class Packet:
     def view(self, input_index: int) -> Packet:
         """A packet of the same items for one more receiver."""
         return Packet(
-            self.values, keys=self.keys, origins=self.origins, input_index=input_index, enqueued_ns=self.enqueued_ns, shared=True
+            self.values,
+            keys=self.keys,
+            origins=self.origins,
+            input_index=input_index,
+            enqueued_ns=self.enqueued_ns,
+            shared=True,
         )
 
     def split(self, count: int) -> tuple[Packet, Packet]:
@@ -82,7 +89,11 @@ class Packet:
 
     def absorb(self, other: Packet | EndOfStream) -> bool:
         """Append the items of `other` if both are of one input and have the same columns."""
-        if not isinstance(other, Packet) or other.input_index != self.input_index or (self.keys is None) != (other.keys is None):
+        if (
+            not isinstance(other, Packet)
+            or other.input_index != self.input_index
+            or (self.keys is None) != (other.keys is None)
+        ):
             return False
         if self.origins != other.origins or not isinstance(self.origins, int):
             mine = [self.origins] * len(self) if isinstance(self.origins, int) else self._owned(self.origins)
@@ -103,11 +114,13 @@ class Packet:
         return column if isinstance(column, list) and not self.shared else list(column)
 
     def __repr__(self) -> str:
-        return f"Packet({list(self.values[:3])!r}{'...' if len(self.values) > 3 else ''}, items={len(self.values)})"
+        more = "..." if len(self.values) > 3 else ""
+        return f"Packet({list(self.values[:3])!r}{more}, items={len(self.values)})"
 
 
 class EndOfStream:
-    """Control packet: this producer sends nothing more. It travels behind all its items, so all of them are delivered first.
+    """Control packet: this producer sends nothing more. It travels behind all its items, so all of them are
+    delivered first.
 
     Attributes:
         producer: task id of the producer.

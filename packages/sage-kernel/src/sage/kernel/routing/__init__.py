@@ -3,6 +3,8 @@
 - `routers`: `BaseRouter` and its forms, `create_router`
 """
 
+from __future__ import annotations
+
 from .routers import (
     BaseRouter,
     BroadcastRouter,

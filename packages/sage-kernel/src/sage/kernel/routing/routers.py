@@ -1,19 +1,20 @@
-"""Routers: which items of a packet go to which target. No channel, no clock, no randomness: the simulator runs the same objects.
+"""Routers: which items of a packet go to which target. No channel, no clock, no randomness: the simulator
+runs the same objects.
 
-A router that `adapts` looks at the targets' loads, may place only a part of the packet and is asked again when there is room; the others
-place the whole packet whatever the loads are. Invariant of both: the parts that a router returns are the packet's items, each once (broadcast:
-once per target), in order within each target.
+A router that `adapts` looks at the targets' loads, may place only a part of the packet and is asked again
+when there is room; the others place the whole packet whatever the loads are. Invariant of both: the parts
+that a router returns are the packet's items, each once (broadcast: once per target), in order within each
+target.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from sage.common.errors import InvalidArgumentError
 from sage.common.hashing import key_group, replica_for_group
-
 from sage.kernel.graph import Routing
 from sage.kernel.packet import Packet
 
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 KEY_GROUPS = 1 << 12
-"""Keys are hashed into this many groups, and a replica owns a contiguous range of groups, so that a rescale moves groups and not keys."""
+"""Keys are hashed into this many groups, and a replica owns a contiguous range of groups, so that a rescale
+moves groups and not keys.
+"""
 
 
 class TargetLoad(NamedTuple):
@@ -51,7 +54,9 @@ class BaseRouter(ABC):
         self.targets = targets
 
     @abstractmethod
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Parts as (target, packet), and what is not placed yet (only where the router `adapts`)."""
 
 
@@ -63,7 +68,9 @@ class ForwardRouter(BaseRouter):
         ([(0, Packet([1, 2], items=2))], None)
     """
 
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Everything to target 0."""
         return [(0, packet)], None
 
@@ -76,7 +83,9 @@ class BroadcastRouter(BaseRouter):
         ([(0, Packet([1], items=1)), (1, Packet([1], items=1))], None)
     """
 
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """A view of the packet for each target."""
         return [(target, packet.view(packet.input_index)) for target in range(self.targets)], None
 
@@ -89,27 +98,32 @@ class RoundRobinRouter(BaseRouter):
         >>> router.route(Packet([1, 2, 3]))
         ([(0, Packet([1, 2], items=2)), (1, Packet([3], items=1))], None)
         >>> router.route(Packet([4]))
-        ([(0, Packet([4], items=1))], None)
+        ([(1, Packet([4], items=1))], None)
     """
 
     def __init__(self, targets: int) -> None:
         super().__init__(targets)
         self._next = 0
 
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Equal shares, the first starting where the last packet ended."""
         share, extra = divmod(len(packet), self.targets)
         counts = [share + (1 if offset < extra else 0) for offset in range(self.targets)]
         start = self._next
         self._next = (start + len(packet)) % self.targets
-        return _cut(packet, [((start + offset) % self.targets, count) for offset, count in enumerate(counts) if count])
+        return _cut(
+            packet, [((start + offset) % self.targets, count) for offset, count in enumerate(counts) if count]
+        )
 
 
 class LeastLoadedRouter(BaseRouter):
-    """Each item to the target with the fewest items queued or in work; ties go round. Nothing is placed where there is no room.
+    """Each item to the target with the fewest items queued or in work; ties go round. Nothing is placed where
+    there is no room.
 
-    Join-the-shortest-queue over all targets. Power of two choices looks at less, but the loads are at hand here, and with 64 replicas of a slow
-    operator its longest queue ends a finite stream visibly later.
+    Join-the-shortest-queue over all targets. Power of two choices looks at less, but the loads are at hand
+    here, and with 64 replicas of a slow operator its longest queue ends a finite stream visibly later.
 
     Example:
         >>> router = LeastLoadedRouter(2)
@@ -123,7 +137,9 @@ class LeastLoadedRouter(BaseRouter):
         super().__init__(targets)
         self._next = 0
 
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Fill the targets up from the lowest load, as water would; the rest comes back when all are full."""
         counts = self._fill(len(packet), loads)
         placed = sum(counts)
@@ -134,7 +150,9 @@ class LeastLoadedRouter(BaseRouter):
             packet, rest = packet.split(placed)
         start = self._next
         self._next = (start + placed) % self.targets
-        order = sorted(range(self.targets), key=lambda target: (loads[target].load, (target - start) % self.targets))
+        order = sorted(
+            range(self.targets), key=lambda target: (loads[target].load, (target - start) % self.targets)
+        )
         parts, _ = _cut(packet, [(target, counts[target]) for target in order if counts[target]])
         return sorted(parts, key=lambda part: part[0]), rest
 
@@ -193,21 +211,43 @@ class KeyHashRouter(BaseRouter):
             self._target_of[key] = target
         return target
 
-    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(
+        self, packet: Packet, loads: Sequence[TargetLoad] = ()
+    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """One part per target that owns a key of the packet."""
-        keys, values, origins = packet.keys or (), packet.values, packet.origins
-        parts: dict[int, Packet] = {}
-        target_of, known = self.target_of, self._target_of
-        targets = [known[key] if key in known else target_of(key) for key in keys]
-        for target in dict.fromkeys(targets):
-            rows = [row for row, owner in enumerate(targets) if owner == target]
-            parts[target] = Packet(
-                [values[row] for row in rows],
-                keys=[keys[row] for row in rows],
-                origins=origins if isinstance(origins, int) else [origins[row] for row in rows],
-                input_index=packet.input_index,
+        keys = packet.keys
+        if keys is None:
+            raise InvalidArgumentError("a packet that is routed by key must have keys")
+        targets = self._targets_of(keys)
+        columns: list[list[list[Any]]] = [[[], [], []] for _ in range(self.targets)]
+        appends = [(values.append, owned.append) for values, owned, _ in columns]
+        for target, value, key in zip(targets, packet.values, keys, strict=True):
+            append_value, append_key = appends[target]
+            append_value(value)
+            append_key(key)
+        origins = packet.origins
+        if not isinstance(origins, int):
+            for target, origin in zip(targets, origins, strict=True):
+                columns[target][2].append(origin)
+        return [
+            (
+                target,
+                Packet(
+                    values,
+                    keys=owned,
+                    origins=origins if isinstance(origins, int) else own_origins,
+                    input_index=packet.input_index,
+                ),
             )
-        return list(parts.items()), None
+            for target, (values, owned, own_origins) in enumerate(columns)
+            if values
+        ], None
+
+    def _targets_of(self, keys: Sequence[Hashable]) -> list[int]:
+        try:
+            return list(map(self._target_of.__getitem__, keys))
+        except KeyError:
+            return [self.target_of(key) for key in keys]
 
 
 def _cut(packet: Packet, counts: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, Packet]], None]:

@@ -6,6 +6,8 @@
 - `dead_letters`, `failure`, `watch`, `result`: what went wrong, what it looks like, how it ended
 """
 
+from __future__ import annotations
+
 from .dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore
 from .job import JobHandle, JobOptions, start_job
 from .job_master import JobState

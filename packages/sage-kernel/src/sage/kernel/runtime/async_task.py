@@ -1,11 +1,12 @@
 """The worker loop on an event loop: many items of one replica in flight at once, up to its concurrency cap.
 
-Items are worked on by slots, tasks that live as long as the replica. A slot takes a row, awaits the operators and looks for the next row itself, so an
-operator that does not suspend costs no trip through the event loop. Of the slots without work one waits at the inbox (the leader), the
-others wait to be woken (leader/followers). A slot that takes a row wakes at most one other; so slots come to life only as fast as
-operators suspend.
+Items are worked on by slots, tasks that live as long as the replica. A slot takes a row, awaits the operators
+and looks for the next row itself, so an operator that does not suspend costs no trip through the event loop.
+Of the slots without work one waits at the inbox (the leader), the others wait to be woken (leader/followers).
+A slot that takes a row wakes at most one other; so slots come to life only as fast as operators suspend.
 
-Invariants: rows taken and not finished <= concurrency; rows of one key are worked on one after the other, in order of arrival.
+Invariants: rows taken and not finished <= concurrency; rows of one key are worked on one after the other, in
+    order of arrival.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import repeat
+from typing import Any
 
 from sage.kernel.packet import EndOfStream, Packet
 from sage.platform import ChannelClosedError
 
+from .async_codegen import generate_async_chain
 from .edges import AsyncSender
 from .steps import Interrupted, Step
 from .task import Activity, Task
@@ -25,16 +29,15 @@ from .task import Activity, Task
 __all__ = ["AsyncTask"]
 
 
-class _Row(NamedTuple):
-    value: Any
-    key: Hashable
-    origin: int
+_Row = tuple[Any, Hashable, int]
+"""Value, key, origin."""
 
 
 class AsyncTask(Task):
     """A task that runs on an event loop of its own."""
 
     YIELD_AFTER_NS = 5_000_000
+    TIMES_TOGETHER = 1024
 
     async def run(self) -> None:
         """Entry of the worker: from set-up to tear-down.
@@ -51,20 +54,29 @@ class AsyncTask(Task):
         self._followers: deque[asyncio.Future[None]] = deque()
         self._waking = 0
         self._leading = False
+        self.covered = False
         self._slots: list[asyncio.Task[None]] = []
         self._flush_scheduled = False
         self._blocked: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._yielded_at = self._since = self._now()
         self._sender = AsyncSender(self.parts.edges, self._backend)
+        self._keyed = self.parts.keys_in
+        outputs = self.chain.outputs
+        self._values = outputs.values
+        self._code = generate_async_chain(
+            self.parts.steps,
+            keys_out=self.parts.keys_out,
+            outputs=(outputs.values, outputs.keys, outputs.origins),
+            fail=self._fail,
+            now=self._now,
+        )
         assert self.parts.inbox is not None
         self._inbox = self.parts.inbox
         self._reader = self._backend.async_reader(self._inbox)
         try:
             self.setup()
             self._on_ready(self.id)
-            self.activity = Activity.WAITING_START
-            await self._wait_go()
             await self._work()
         except (ChannelClosedError, Interrupted):
             if not self._signals.aborting.is_set():
@@ -72,11 +84,6 @@ class AsyncTask(Task):
         finally:
             self.activity = Activity.ENDED
             self.teardown()
-
-    async def _wait_go(self) -> None:
-        """Wait for the start of the sources, without a thread of its own: they are the only ones who feed the inbox."""
-        while not self._signals.go.is_set() and not self._inbox.closed:
-            await self._reader.readable()
 
     async def _work(self) -> None:
         self._since = self._now()
@@ -90,6 +97,7 @@ class AsyncTask(Task):
             for slot in self._slots:
                 slot.cancel()
             await asyncio.gather(*self._slots, return_exceptions=True)
+        self._count_times()
         if self._failure is not None:
             if self._blocked is not None:
                 self._blocked.cancel()
@@ -111,20 +119,23 @@ class AsyncTask(Task):
             self._failure = failure
             self._done.set_result(None)
 
-    # -- slots --------------------------------------------------------------------------------------------------------------
+    # -- slots
 
     def _add_slot(self) -> None:
         slot = self._loop.create_task(self._slot(), name=f"{self.id} slot {len(self._slots)}")
-        self._waking += 1
+        self._count_waking(1)
         self._slots.append(slot)
 
     async def _slot(self) -> None:
         try:
-            self._waking -= 1
+            self._count_waking(-1)
+            run_pending = self._run_pending if self._code is None else partial(self._code.run_pending, self)
             while await self._next_rows():
-                row = self._pending.popleft()
-                self._wake_one()
-                await self._run_row(row)
+                await run_pending(self._pending)
+                if self._now() - self._yielded_at > self.YIELD_AFTER_NS:
+                    # Operators that never suspend must not keep timers and other tasks of the loop waiting.
+                    await asyncio.sleep(0)
+                    self._yielded_at = self._now()
         except asyncio.CancelledError:
             raise
         except BaseException as failure:  # handed to run(), which raises it in the worker
@@ -151,6 +162,7 @@ class AsyncTask(Task):
     def _fetch(self) -> bool:
         """Take rows from the inbox, as many as may be in flight; whether there is one now."""
         self._flush_now()
+        self._count_times(self.TIMES_TOGETHER)
         if self._blocked is not None:
             return False
         room = self._concurrency - self._in_flight
@@ -180,10 +192,10 @@ class AsyncTask(Task):
         origins = packet.origins
         each = [origins] * len(packet) if isinstance(origins, int) else origins
         if not self.parts.keys_in or packet.keys is None:
-            self._pending.extend(_Row(value, None, origin) for value, origin in zip(packet.values, each, strict=True))
+            self._pending.extend(zip(packet.values, repeat(None), each, strict=False))
             return
-        for value, key, origin in zip(packet.values, packet.keys, each, strict=True):
-            row = _Row(value, key, origin)
+        for row in zip(packet.values, packet.keys, each, strict=True):
+            key = row[1]
             if key in self._parked:
                 self._parked[key].append(row)
             else:
@@ -191,72 +203,113 @@ class AsyncTask(Task):
                 self._pending.append(row)
 
     async def _lead(self) -> None:
-        self._leading = True
+        if not self._in_flight:
+            self._count_times()
+        self._set_leading(True)
         try:
             await self._reader.readable()
         finally:
-            self._leading = False
+            self._set_leading(False)
 
     async def _follow(self) -> None:
         woken = self._loop.create_future()
         self._followers.append(woken)
         try:
             await woken
-            self._waking -= 1
+            self._count_waking(-1)
         except asyncio.CancelledError:
             if not woken.done():
                 self._followers.remove(woken)
             raise
 
-    def _wake_one(self) -> None:
+    def _count_waking(self, change: int) -> None:
+        self._waking += change
+        self.covered = self._leading or self._waking > 0
+
+    def _set_leading(self, leading: bool) -> None:
+        self._leading = leading
+        self.covered = leading or self._waking > 0
+
+    def wake_one(self) -> None:
         """Somebody has to look at the inbox while this slot works."""
-        if self._waking or self._leading:
+        if self.covered:
             return
         if not self._pending and (not self._open_inputs or self._in_flight >= self._concurrency):
             return
-        if self._followers:
-            self._waking += 1
-            self._followers.popleft().set_result(None)
-        elif len(self._slots) < self._concurrency:
-            self._add_slot()
+        # One is enough while operators do not suspend: it will find nothing left. When others are in the middle
+        # of theirs, operators do, and each pending row needs a slot of its own.
+        others = self._in_flight - len(self._pending) - 1
+        for _ in range(max(1, len(self._pending)) if others > 0 else 1):
+            if self._followers:
+                self._count_waking(1)
+                self._followers.popleft().set_result(None)
+            elif len(self._slots) < self._concurrency:
+                self._add_slot()
 
     def _wake_all(self) -> None:
         while self._followers:
-            self._waking += 1
+            self._count_waking(1)
             self._followers.popleft().set_result(None)
 
-    # -- one row ------------------------------------------------------------------------------------------------------------
+    # -- one row
 
-    async def _run_row(self, row: _Row) -> None:
-        while True:
-            await self.chain.process_async(row.value, row.key, row.origin, pause=self._pause, call=self._call)
+    async def _run_pending(self, pending: deque[_Row]) -> None:
+        """Work rows off step by step, where no code was generated for the chain."""
+        while pending:
+            value, key, origin = pending.popleft()
+            if not self.covered:
+                self.wake_one()
+            try:
+                await self.chain.process_async(value, key, origin, pause=self._pause, call=self._call)
+            finally:
+                blocked = self.row_done(key, origin)
+            if blocked is not None:
+                await asyncio.shield(blocked)
+
+    def row_done(self, key: Hashable, origin: int) -> asyncio.Task[None] | None:
+        """A row is through; what this slot has to wait for before it takes another one."""
+        self._in_flight -= 1
+        if self._keyed:
+            self._release_key(key)
+        if self.is_sink:
+            self.count_latency(0, origin, self._now())
+        elif not self._flush_scheduled and self._values:
+            # Behind whatever else finishes in this turn of the loop, so that it travels in one packet.
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+        if self._in_flight == 0:
             now = self._now()
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self.counters.busy_ns += now - self._since
-                self._since = now
-                self.activity = Activity.WAITING_INPUT
-                if not self._open_inputs:
-                    self._wake_all()
-            if self.is_sink:
-                self.count_latency(0, row.origin, now)
-            elif not self._flush_scheduled and self.chain.outputs.values:
-                # Behind whatever else finishes in this turn of the loop, so that it travels in one packet.
-                self._flush_scheduled = True
-                self._loop.call_soon(self._flush_soon)
-            if now - self._yielded_at > self.YIELD_AFTER_NS:
-                await asyncio.sleep(0)
-                self._yielded_at = self._now()
-            if self._blocked is not None:
-                await asyncio.shield(self._blocked)
-            if not self.parts.keys_in:
-                return
-            waiting = self._parked[row.key]
-            if not waiting:
-                del self._parked[row.key]
-                return
-            row = waiting.popleft()
-            self._wake_one()
+            self.counters.busy_ns += now - self._since
+            self._since = now
+            self.activity = Activity.WAITING_INPUT
+            if not self._open_inputs:
+                self._wake_all()
+        return self._blocked
+
+    def _release_key(self, key: Hashable) -> None:
+        """The next row of this key may be worked on; it goes first, having waited longest."""
+        waiting = self._parked[key]
+        if waiting:
+            self._pending.appendleft(waiting.popleft())
+        else:
+            del self._parked[key]
+
+    async def _fail(self, index: int, error: Exception, value: Any, key: Hashable, origin: int) -> None:
+        """Called from generated code: the operator of step `index` raised for `value`."""
+        await self.chain.process_async(
+            value, key, origin, pause=self._pause, call=self._call, index=index, error=error
+        )
+
+    def _count_times(self, at_least: int = 1) -> None:
+        """Move the times that generated code has gathered into the counters; few at a time cost more each."""
+        if self._code is None:
+            return
+        for step, times in zip(self.parts.steps, self._code.times_ns, strict=True):
+            if len(times) >= at_least:
+                step.counters.timed_ns += sum(times)
+                step.counters.timed_items += len(times)
+                step.counters.service_ns.add_many(times)
+                times.clear()
 
     async def _call(self, step: Step, value: Any, key: Hashable) -> list[tuple[Any, Hashable]]:
         start = self._now()
@@ -283,7 +336,7 @@ class AsyncTask(Task):
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    # -- outputs ------------------------------------------------------------------------------------------------------------
+    # -- outputs
 
     def flush(self) -> None:
         """Send on what the chain has put out."""
@@ -312,7 +365,8 @@ class AsyncTask(Task):
             self.counters.blocked_ns += await self._sender.finish_send(waiting)
         except ChannelClosedError as closed:
             self._end(closed)
-            return
+            # Whoever waits for room, `_drain` among them, must not take this for room.
+            raise
         self.activity = Activity.WORKING if self._in_flight else Activity.WAITING_INPUT
         self._blocked = None
         # What was put out meanwhile goes next; nobody else may be awake to do it.

@@ -1,7 +1,8 @@
 """A chain of fused operators: runs batches by generated code and deals with what goes wrong, item by item.
 
-Accounting rule: each item that enters an operator leaves it in exactly one way: passed on (one or more outputs), dropped (filter, flatmap
-without outputs, folded into state), taken (sink), set aside (dead letter), or the job fails.
+Accounting rule: each item that enters an operator leaves it in exactly one way: passed on (one or more
+outputs), dropped (filter, flatmap without outputs, folded into state), taken (sink), set aside (dead letter),
+or the job fails.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sage.kernel.graph import Emit, OnError, OperatorKind
@@ -115,7 +116,7 @@ class Chain:
         self._out_limit = out_limit
         self._random = random.Random(seed)
         self._failed = [0] * len(self.steps)
-        self._codes: dict[ChainShape, ChainCode] = {}
+        self._codes: dict[tuple[bool, bool, bool], ChainCode] = {}
         self._key_of_step = self._key_positions()
 
     def _key_positions(self) -> list[int]:
@@ -129,19 +130,12 @@ class Chain:
 
     def code(self, *, timed: bool, origins_in: bool, flush_each: bool = False) -> ChainCode:
         """The generated function for one form of input."""
-        shape = ChainShape(
-            keys_in=self.shape.keys_in,
-            origins_in=origins_in,
-            keys_out=self.shape.keys_out,
-            records=self.shape.records,
-            flush_each=flush_each,
-            timed=timed,
-        )
-        found = self._codes.get(shape)
+        form = (timed, origins_in, flush_each)
+        found = self._codes.get(form)
         if found is None:
-            found = self._codes[shape] = generate_chain(
+            found = self._codes[form] = generate_chain(
                 self.steps,
-                shape,
+                replace(self.shape, timed=timed, origins_in=origins_in, flush_each=flush_each),
                 fail=self._fail,
                 bad_record=self.set_aside_record,
                 flush=self._flush,
@@ -170,6 +164,7 @@ class Chain:
     def _account(self, counts: BatchCounts) -> None:
         items = counts.rows
         if self._source is not None:
+            self._source.items_in += items
             self._source.items_out += items
         failed = self._failed
         for index, step in enumerate(self.steps):
@@ -208,11 +203,22 @@ class Chain:
         self.process(index, value, keys[self._key_of_step[index]], origin, error)
 
     def process(
-        self, index: int, value: Any, key: Hashable, origin: int | None, error: Exception | None = None, *, fresh: bool = False
+        self,
+        index: int,
+        value: Any,
+        key: Hashable,
+        origin: int | None,
+        error: Exception | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
         """Run one item from step `index` on, step by step, with retries.
 
         Args:
+            index: step to begin at.
+            value: its input.
+            key: the input's key.
+            origin: when the item came into being, None where that is not tracked per item.
             error: what the first attempt raised, None to begin with a first attempt.
             fresh: the item has not been counted at step `index` yet.
         """
@@ -230,7 +236,7 @@ class Chain:
                 try:
                     outputs = step.apply(value, key)
                     break
-                except Exception as raised:  # the boundary to user code: whatever it raises is the item's error
+                except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
             pause = self._next_pause(step, value, key, attempts, error)
             if pause is None:
@@ -252,32 +258,40 @@ class Chain:
         pause: Callable[[float], Awaitable[None]],
         call: Callable[[Step, Any, Hashable], Awaitable[list[tuple[Any, Hashable]]]],
         index: int = 0,
+        error: Exception | None = None,
     ) -> None:
-        """`process` for a chain of `async` operators; always from a first attempt. `call` makes one attempt at one step."""
+        """`process` for a chain of `async` operators; `call` makes one attempt at one step. With an `error`
+        the first attempt at step `index` has been made and counted already.
+        """
         if index == len(self.steps):
             self._emit(value, key, origin)
             return
         step = self.steps[index]
         counters = step.counters
-        counters.items_in += 1
+        counters.items_in += error is None
         attempts = 0
         while True:
             attempts += 1
-            try:
-                outputs = await call(step, value, key)
-                break
-            except Exception as raised:  # the boundary to user code: whatever it raises is the item's error
-                wait = self._next_pause(step, value, key, attempts, raised)
+            if error is None:
+                try:
+                    outputs = await call(step, value, key)
+                    break
+                except Exception as raised:  # the boundary to user code: it is the item's error
+                    error = raised
+            wait = self._next_pause(step, value, key, attempts, error)
             if wait is None:
                 return
             await pause(wait)
+            error = None
         counters.items_out += 1 if step.kind is OperatorKind.SINK else len(outputs)
         if step.kind is OperatorKind.SINK:
             self.outputs.origins.append(origin)
         for out_value, out_key in outputs:
             await self.process_async(out_value, out_key, origin, pause=pause, call=call, index=index + 1)
 
-    def _next_pause(self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception) -> float | None:
+    def _next_pause(
+        self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception
+    ) -> float | None:
         """Count the error; seconds to the next attempt, or None when the item has been set aside."""
         counters = step.counters
         counters.errors += 1
@@ -286,7 +300,10 @@ class Chain:
             counters.retries += 1
             return policy.pause_before(attempts, self._random.random())
         if policy.on_error is OnError.FAIL:
-            raise StepFailed(f"operator {step.name!r} raised for the item {_preview(value)} after {attempts} attempt(s)", error)
+            raise StepFailed(
+                f"operator {step.name!r} raised for the item {_preview(value)} after {attempts} attempt(s)",
+                error,
+            )
         keyed = self.shape.keys_in or self._key_of_step[self.steps.index(step)] > 0
         self._set_aside(
             counters,
@@ -322,10 +339,14 @@ class Chain:
     def _set_aside(self, counters: OperatorCounters, letter: SetAside) -> None:
         try:
             self._dead_letters.add(letter)
-        except Exception as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
+        except (
+            Exception
+        ) as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
             raise StepFailed(
-                f"an item of operator {letter.operator!r} could not be processed ({_line_of(letter.error)}) and its dead letter could not "
-                f"be stored: the job stops so that nothing is lost silently. The item: {_preview(letter.item)}",
+                f"an item of operator {letter.operator!r} could not be processed ({_line_of(letter.error)}) "
+                f"and its dead letter could not "
+                f"be stored: the job stops so that nothing is lost silently. The item: "
+                f"{_preview(letter.item)}",
                 error,
             ) from letter.error
         counters.dead_letters += 1

@@ -1,16 +1,18 @@
 """Generates the Python function that runs a chain over a batch.
 
-One loop over the rows, each operator called in place: a call from Python code to a Python function costs half of a call through
-`map()` (no C frame in between), each item goes through the whole chain before the next one is touched, and a `StopIteration` out of user code
-cannot end the batch, as it would in `map()`. Which operator raised is read off the line number of the traceback, so the path
-without errors pays nothing for it.
+One loop over the rows, each operator called in place: a call from Python code to a Python function costs half
+of a call through `map()` (no C frame in between), each item goes through the whole chain before the next one
+is touched, and a `StopIteration` out of user code cannot end the batch, as it would in `map()`. Which
+operator raised is read off the line number of the traceback, so the path without errors pays nothing for it.
 
-Invariants of the generated function: `v` holds the input of the operator that is being called; `n_rows` counts the rows begun; after an error
-the loop goes on with the next row (or the next output of the innermost flatmap).
+Invariants of the generated function: `v` holds the input of the operator that is being called; `n_rows`
+counts the rows begun; after an error the loop goes on with the next row (or the next output of the innermost
+flatmap).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import linecache
 from collections.abc import Callable, Sequence
@@ -23,7 +25,7 @@ from sage.kernel.operators import BadRecord
 
 from .steps import Step, check_output, explode
 
-__all__ = ["SOURCE_LINE", "BatchCounts", "ChainCode", "ChainShape", "generate_chain"]
+__all__ = ["SOURCE_LINE", "BatchCounts", "ChainCode", "ChainShape", "compile_text", "generate_chain"]
 
 SOURCE_LINE = -1
 """Step number of the line that fetches the next row."""
@@ -40,7 +42,8 @@ class ChainShape:
         origins_in: each row brings its origin.
         keys_out: outputs are appended with their key.
         records: rows may be `BadRecord`s of a source.
-        flush_each: each output is sent on at once, stamped with the time of its row (a source that may wait for its next item).
+        flush_each: each output is sent on at once, stamped with the time of its row (a source that may wait
+            for its next item).
         timed: the time of each call is taken.
     """
 
@@ -59,7 +62,8 @@ class BatchCounts(NamedTuple):
         rows: rows begun, bad records not counted.
         passed: for each step that is a filter or a flatmap, how many items it passed on; 0 for the others.
         times_ns: for each step the times of its calls (empty when not timed).
-        row_times_ns: time from the beginning of the row to the end of the sink, for each item that reached it (empty when not timed).
+        row_times_ns: time from the beginning of the row to the end of the sink, for each item that reached it
+            (empty when not timed).
     """
 
     rows: int
@@ -112,7 +116,8 @@ def generate_chain(
     Args:
         steps: the operators, source excluded.
         shape: which columns come in and go out.
-        fail: `fail(error, value, keys, origin)` deals with an item whose operator raised; raises `BaseException` to end the batch.
+        fail: `fail(error, value, keys, origin)` deals with an item whose operator raised; raises
+            `BaseException` to end the batch.
         bad_record: deals with a record that the source could not read.
         flush: sends on what is in the output lists and empties them in place.
         now: monotonic clock in ns.
@@ -120,19 +125,29 @@ def generate_chain(
     """
     writer = _Writer()
     names = {
-        "fail": fail, "bad_record": bad_record, "flush": flush, "now": now, "BadRecord": BadRecord, "BatchCounts": BatchCounts,
+        "BadRecord": BadRecord,
+        "BatchCounts": BatchCounts,
+        "bad_record": bad_record,
+        "fail": fail,
+        "flush": flush,
+        "now": now,
         "out_limit": out_limit,
-    }  # fmt: skip
+    }
     _header(writer, steps, shape)
     _loop(writer, steps, shape, names)
     text = "\n".join(writer.lines) + "\n"
-    filename = f"<sage chain {next(_serial)}: {' -> '.join(step.name for step in steps)}>"
-    # Registered so that tracebacks through a chain show its lines.
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = dict(names)
-    exec(compile(text, filename, "exec"), namespace)
+    exec(compile_text(text), namespace)  # noqa: S102  # the text is written above, its names are ours
     run = namespace["chain"]
     return ChainCode(run, run.__code__, writer.step_of_line, text)
+
+
+@functools.lru_cache(maxsize=256)
+def compile_text(text: str) -> CodeType:
+    """Compile generated text once, however many replicas run it; tracebacks will show its lines."""
+    filename = f"<sage chain {next(_serial)}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    return compile(text, filename, "exec")
 
 
 def _header(writer: _Writer, steps: Sequence[Step], shape: ChainShape) -> None:
@@ -165,7 +180,9 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
     if shape.timed:
         writer.add("row_start = now()")
     loops = _body(writer, steps, shape, names)
-    keys = ", ".join(["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY])
+    keys = ", ".join(
+        ["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY]
+    )
     for _ in range(loops):
         writer.depth -= 1
         writer.add("break")
@@ -176,7 +193,10 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
     writer.depth -= 1
     times = ", ".join(f"times{index}" for index in range(len(steps))) if shape.timed else ""
     passed = ", ".join(f"n{index}" for index in range(len(steps)))
-    writer.add(f"return BatchCounts(n_rows, ({passed}{',' if passed else ''}), ({times}{',' if times else ''}), row_times)")
+    writer.add(
+        f"return BatchCounts(n_rows, ({passed}{',' if passed else ''}), ({times}{',' if times else ''}), "
+        f"row_times)"
+    )
     writer.depth -= 1
     writer.add("except Exception as error:")
     writer.add(f"    fail(error, v, ({keys},), o)")
@@ -241,7 +261,8 @@ def _write_map(writer: _Writer, index: int, timed: bool, names: dict[str, Any]) 
     if not timed:
         writer.add(f"v = call{index}(v)", index)
         return
-    # The timed form looks at what comes back as well: a coroutine that nobody awaits is found in the first batch.
+    # The timed form looks at what comes back as well: a coroutine that nobody awaits is found in the first
+    # batch.
     names["check_output"] = check_output
     writer.add(f"r = call{index}(v)", index)
     _write_time(writer, index, timed)
@@ -283,7 +304,10 @@ def _write_key_by(writer: _Writer, index: int, step: Step, timed: bool, names: d
 
 def _write_reduce(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
     if step.emit is Emit.FINAL:
-        writer.add(f"state{index}[{key}] = call{index}(state{index}[{key}], v) if {key} in state{index} else v", index)
+        writer.add(
+            f"state{index}[{key}] = call{index}(state{index}[{key}], v) if {key} in state{index} else v",
+            index,
+        )
         _write_time(writer, index, timed)
         return
     writer.add(f"if {key} in state{index}: v = call{index}(state{index}[{key}], v)", index)
@@ -292,7 +316,9 @@ def _write_reduce(writer: _Writer, index: int, step: Step, key: str, timed: bool
 
 
 def _write_aggregate(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
-    writer.add(f"r = call{index}(state{index}[{key}] if {key} in state{index} else create{index}(), v)", index)
+    writer.add(
+        f"r = call{index}(state{index}[{key}] if {key} in state{index} else create{index}(), v)", index
+    )
     if step.emit is Emit.FINAL:
         writer.add(f"state{index}[{key}] = r")
     elif step.result is None:

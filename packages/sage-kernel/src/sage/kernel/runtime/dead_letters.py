@@ -1,7 +1,9 @@
-"""The dead letters of all jobs under one home folder: items that an operator could not process, kept durably in SQLite.
+"""The dead letters of all jobs under one home folder: items that an operator could not process, kept durably
+in SQLite.
 
-A letter is safe when `add` returns: it survives a kill of the process. The file is made at the first letter, mode 0600. Items are shown as text or
-JSON; their pickled form is kept for replay and is never loaded to list or show.
+A letter is safe when `add` returns: it survives a kill of the process. The file is made at the first letter,
+mode 0600. Items are shown as text or JSON; their pickled form is kept for replay and is never loaded to list
+or show.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import msgspec
 
 from sage.common.clock import Clock, RealClock
@@ -71,9 +73,11 @@ class DeadLetterStore:
     Example:
         >>> import tempfile
         >>> from sage.kernel.runtime.chain import SetAside
-        >>> with tempfile.TemporaryDirectory() as home, DeadLetterStore(Path(home), job_id="job_1", job="demo") as store:
-        ...     error = ZeroDivisionError("division by zero")
-        ...     letter = SetAside(operator="ratio", replica_index=0, item=0, key=None, keyed=False, attempts=1, error=error)
+        >>> letter = SetAside(
+        ...     operator="ratio", replica_index=0, item=0, key=None, keyed=False, attempts=1,
+        ...     error=ZeroDivisionError("division by zero"),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as home, DeadLetterStore(Path(home), job_id="job_1") as store:
         ...     store.add(letter)
         ...     [(found.number, found.operator, found.item, found.error) for found in store.read()]
         [(1, 'ratio', '0', 'division by zero')]
@@ -119,7 +123,9 @@ class DeadLetterStore:
             replica_index=letter.replica_index,
             attempts=letter.attempts,
             time=self._clock.time(),
-            error_type=kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
+            error_type=kind.__qualname__
+            if kind.__module__ == "builtins"
+            else f"{kind.__module__}.{kind.__qualname__}",
             error=_safe_text(error, str),
             traceback="".join(traceback.format_exception(error))[-_TEXT_MAX * 4 :],
             item=_safe_text(letter.item, repr),
@@ -128,7 +134,9 @@ class DeadLetterStore:
             payload=_payload(letter.item),
         )
 
-    def read(self, *, job_id: str | None = None, operator: str | None = None, limit: int | None = None) -> Iterator[DeadLetter]:
+    def read(
+        self, *, job_id: str | None = None, operator: str | None = None, limit: int | None = None
+    ) -> Iterator[DeadLetter]:
         """Letters in the order in which they were stored, of one job or of all."""
         if not self.path.exists():
             return
@@ -138,8 +146,12 @@ class DeadLetterStore:
         while True:
             page = log.read(start, 256)
             for number, record in page:
-                letter = msgspec.structs.replace(msgspec.msgpack.decode(record, type=DeadLetter), number=number)
-                if (job_id is None or letter.job_id == job_id) and (operator is None or letter.operator == operator):
+                letter = msgspec.structs.replace(
+                    msgspec.msgpack.decode(record, type=DeadLetter), number=number
+                )
+                if (job_id is None or letter.job_id == job_id) and (
+                    operator is None or letter.operator == operator
+                ):
                     if limit is not None and given >= limit:
                         return
                     given += 1
@@ -154,7 +166,11 @@ class DeadLetterStore:
             return None
         with self._lock:
             record = self._open().get(number)
-        return None if record is None else msgspec.structs.replace(msgspec.msgpack.decode(record, type=DeadLetter), number=number)
+        return (
+            None
+            if record is None
+            else msgspec.structs.replace(msgspec.msgpack.decode(record, type=DeadLetter), number=number)
+        )
 
     def close(self) -> None:
         """Close the file, if it was opened."""

@@ -1,7 +1,7 @@
 """The sending end of a task: routes packets over its edges and waits where there is no room.
 
-The decision (which item to which target) is the router's; here are only its effects. A packet whose part for one target waits does not hold
-up its parts for the others.
+The decision (which item to which target) is the router's; here are only its effects. A packet whose part for
+one target waits does not hold up its parts for the others.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ __all__ = ["AsyncSender", "OutputEdge", "Sender"]
 
 
 class OutputEdge:
-    """One edge: the router and the inboxes of its targets. `begin` a packet, then `advance` until it is through."""
+    """One edge: the router and the inboxes of its targets. `begin` a packet, then `advance` until it is
+    through.
+    """
 
     def __init__(
-        self, producer: str, router: BaseRouter, channels: Sequence[Channel[Any]], input_index: int, now: Callable[[], int]
+        self,
+        producer: str,
+        router: BaseRouter,
+        channels: Sequence[Channel[Any]],
+        input_index: int,
+        now: Callable[[], int],
     ) -> None:
         self._producer = producer
         self._router = router
@@ -39,7 +46,9 @@ class OutputEdge:
             self._parts, _ = self._router.route(packet)
 
     def advance(self) -> Sequence[Channel[Any]]:
-        """Send what fits now; the channels that must have room before more can be sent, empty when the packet is through."""
+        """Send what fits now; the channels that must have room before more can be sent, empty when the packet
+        is through.
+        """
         if self._unplaced is not None:
             return self._advance_adaptive()
         waiting: list[tuple[int, Packet]] = []
@@ -53,7 +62,8 @@ class OutputEdge:
     def _advance_adaptive(self) -> Sequence[Channel[Any]]:
         while self._unplaced is not None:
             loads = [
-                TargetLoad(channel.load, max(0, channel.spec.capacity - channel.occupancy)) for channel in self._channels
+                TargetLoad(channel.load, max(0, channel.spec.capacity - channel.occupancy))
+                for channel in self._channels
             ]
             parts, self._unplaced = self._router.route(self._unplaced, loads)
             if not parts:
@@ -85,7 +95,9 @@ def _join(first: Packet, second: Packet) -> Packet:
 class Sender:
     """All edges of a task that runs on a thread."""
 
-    def __init__(self, edges: Sequence[OutputEdge], backend: Backend, on_wait: Callable[[bool], None]) -> None:
+    def __init__(
+        self, edges: Sequence[OutputEdge], backend: Backend, on_wait: Callable[[bool], None]
+    ) -> None:
         self._edges = tuple(edges)
         self._gate = backend.writable_gate()
         self._now = backend.clock.monotonic_ns
@@ -127,7 +139,9 @@ class AsyncSender:
         self._now = backend.clock.monotonic_ns
 
     def try_send(self, packet: Packet) -> list[tuple[OutputEdge, Sequence[Channel[Any]]]]:
-        """Send what fits now on all edges; the edges that wait, each with the channels that must have room."""
+        """Send what fits now on all edges; the edges that wait, each with the channels that must have
+        room.
+        """
         shared = len(self._edges) > 1
         waiting = []
         for edge in self._edges:

@@ -1,4 +1,6 @@
-"""Runs a compiled pipeline: the thin shell around `JobMaster` that starts workers, passes events on and carries effects out."""
+"""Runs a compiled pipeline: the thin shell around `JobMaster` that starts workers, passes events on and
+carries effects out.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sage.common.errors import InvalidArgumentError
 from sage.common.ids import new_id
-
 from sage.kernel.graph import Execution, ExecutionGraph, JobFailedError, LogicalGraph, PipelineError
 from sage.kernel.telemetry import JobMetrics, ReplicaReading, snapshot_metrics
 from sage.platform import Backend, Worker
@@ -42,7 +43,8 @@ class JobOptions:
         home: folder of the dead letters.
         watchdog_s: seconds without progress, while there is work, after which the job fails; None never.
         grace_s: seconds that a stopped job has to drain.
-        abort_grace_s: seconds that an aborted job waits for its tasks; those in an operator that does not return are then given up.
+        abort_grace_s: seconds that an aborted job waits for its tasks; those in an operator that does not
+            return are then given up.
 
     Raises:
         InvalidArgumentError: a time is not above 0.
@@ -71,7 +73,12 @@ class JobHandle:
     TICK_S = 0.25
 
     def __init__(
-        self, graph: ExecutionGraph, logical: LogicalGraph, backend: Backend, options: JobOptions, offsets: Mapping[str, list[Any]]
+        self,
+        graph: ExecutionGraph,
+        logical: LogicalGraph,
+        backend: Backend,
+        options: JobOptions,
+        offsets: Mapping[str, list[Any]],
     ) -> None:
         self.id = new_id("job")
         self.name = graph.name
@@ -83,7 +90,9 @@ class JobHandle:
         self._dead_letters = DeadLetterStore(options.home, job_id=self.id, job=graph.name)
         self._events: queue.SimpleQueue[jm.Event] = queue.SimpleQueue()
         self._master = JobMaster(
-            (node.id for node in graph.tasks), watchdog_s=options.watchdog_s, abort_grace_s=options.abort_grace_s
+            (node.id for node in graph.tasks),
+            watchdog_s=options.watchdog_s,
+            abort_grace_s=options.abort_grace_s,
         )
         self._ended = threading.Event()
         self._result: JobResult | None = None
@@ -96,7 +105,9 @@ class JobHandle:
         factory = TaskFactory(graph, logical, self._channels, backend, offsets)
         for node in graph.tasks:
             self._create(factory, node.id)
-        self._supervisor = threading.Thread(target=self._supervise, name=f"sage-job-{graph.name}", daemon=True)
+        self._supervisor = threading.Thread(
+            target=self._supervise, name=f"sage-job-{graph.name}", daemon=True
+        )
 
     def _create(self, factory: TaskFactory, task_id: str) -> None:
         node = self.graph.task(task_id)
@@ -109,7 +120,10 @@ class JobHandle:
             on_ready=lambda ready: self._events.put(jm.TaskReady(ready)),
         )
         name = f"sage-{self.graph.name}-{task_id}"
-        on_exit: Callable[[Worker], None] = lambda worker: self._events.put(jm.TaskEnded(task_id, worker.failure))  # noqa: E731
+
+        def on_exit(worker: Worker) -> None:
+            self._events.put(jm.TaskEnded(task_id, worker.failure))
+
         self._tasks[task_id] = task
         if isinstance(task, AsyncTask):
             self._workers[task_id] = self._backend.asyncio_worker(name, task.run, on_exit)
@@ -117,7 +131,7 @@ class JobHandle:
             assert isinstance(task, ThreadTask)
             self._workers[task_id] = self._backend.thread_worker(name, task.run, on_exit)
 
-    # -- the life of the job ------------------------------------------------------------------------------------------------
+    # -- the life of the job
 
     def start(self) -> None:
         """Start all workers; called once, by `start_job`."""
@@ -134,14 +148,20 @@ class JobHandle:
             for task, worker in self._workers.items():
                 if worker.frame() is None:
                     self._events.put(jm.TaskEnded(task))
-        ticks = self.TICK_S if self._options.watchdog_s is None else min(self.TICK_S, self._options.watchdog_s / 4)
+        ticks = (
+            self.TICK_S
+            if self._options.watchdog_s is None
+            else min(self.TICK_S, self._options.watchdog_s / 4)
+        )
         next_tick = time.monotonic() + ticks
         while not self._master.state.is_end:
             try:
                 event = self._events.get(timeout=max(0.0, next_tick - time.monotonic()))
             except queue.Empty:
                 next_tick = time.monotonic() + ticks
-                event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
+                event = jm.Tick(
+                    {task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks}
+                )
             for effect in self._master.on(event, time.monotonic()):
                 self._carry_out(effect)
 
@@ -186,7 +206,10 @@ class JobHandle:
         )
         if added:
             logger.warning(
-                "%s: %d item(s) could not be processed and were set aside in %s", self.name, added, self._dead_letters.path
+                "%s: %d item(s) could not be processed and were set aside in %s",
+                self.name,
+                added,
+                self._dead_letters.path,
             )
         self._ended.set()
 
@@ -197,7 +220,7 @@ class JobHandle:
                 offsets.setdefault(task.parts.node.chain[0], []).append(task.offset)
         return offsets
 
-    # -- for users ----------------------------------------------------------------------------------------------------------
+    # -- for users
 
     @property
     def state(self) -> JobState:
@@ -230,7 +253,8 @@ class JobHandle:
         return result
 
     def stop(self, grace_s: float | None = None) -> None:
-        """Let the sources end and the rest be worked off; after `grace_s` seconds (default: the job's option) it is aborted.
+        """Let the sources end and the rest be worked off; after `grace_s` seconds (default: the job's option)
+        it is aborted.
 
         Returns at once; a second call changes nothing.
         """
@@ -277,7 +301,10 @@ def start_job(
     for name, given in (offsets or {}).items():
         replicas = [task for task in graph.tasks if task.chain[0] == name and task.queue is None]
         if len(replicas) != len(given):
-            raise PipelineError(f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} replica(s), got {given!r}")
+            raise PipelineError(
+                f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} "
+                f"replica(s), got {given!r}"
+            )
     job = JobHandle(graph, logical, backend, options or JobOptions(), offsets or {})
     job.start()
     return job

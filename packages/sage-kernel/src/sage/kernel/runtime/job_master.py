@@ -4,7 +4,8 @@
                    |          |-> DRAINING -> STOPPED
                    |          |-> FAILED / ABORTED   (from any state before an end; an error beats an abort)
 
-Invariants: exactly one `Complete` is ever returned, and nothing after it; `OpenSources` only when all tasks are set up; after `Abort` the job
+Invariants: exactly one `Complete` is ever returned, and nothing after it; `OpenSources` only when all tasks
+    are set up; after `Abort` the job
 completes when all tasks have ended, or `abort_grace_s` later without those that have not.
 """
 
@@ -177,7 +178,9 @@ class JobMaster:
         'finished'
     """
 
-    def __init__(self, tasks: Iterable[str], *, watchdog_s: float | None = 300.0, abort_grace_s: float = 5.0) -> None:
+    def __init__(
+        self, tasks: Iterable[str], *, watchdog_s: float | None = 300.0, abort_grace_s: float = 5.0
+    ) -> None:
         self.state = JobState.CREATED
         self._setting_up = set(tasks)
         self._running = set(self._setting_up)
@@ -233,7 +236,9 @@ class JobMaster:
             effects.append(self._complete(()))
         return effects
 
-    def _abort(self, ending: JobState, reason: str, failure: BaseException | None, now: float) -> list[Effect]:
+    def _abort(
+        self, ending: JobState, reason: str, failure: BaseException | None, now: float
+    ) -> list[Effect]:
         if failure is not None and self._failure is None:
             # An error beats an abort that somebody asked for: it is what they need to know.
             self._ending, self._reason, self._failure = ending, reason, failure
@@ -254,8 +259,14 @@ class JobMaster:
                 return [self._complete(tuple(sorted(self._running)))]
             return []
         if self._deadline is not None and now >= self._deadline:
-            return self._abort(JobState.ABORTED, "the grace period for draining is over" + _wait_for(tasks), None, now)
-        if self._watchdog_s is not None and self.state in (JobState.RUNNING, JobState.DRAINING, JobState.STARTING):
+            return self._abort(
+                JobState.ABORTED, "the grace period for draining is over" + _wait_for(tasks), None, now
+            )
+        if self._watchdog_s is not None and self.state in (
+            JobState.RUNNING,
+            JobState.DRAINING,
+            JobState.STARTING,
+        ):
             return self._watch(tasks, now, self._watchdog_s)
         return []
 
@@ -270,7 +281,8 @@ class JobMaster:
             return []
         return self._abort(
             JobState.FAILED,
-            f"no progress for {still_s:.3g} s although there is work (limit: watchdog_s={limit_s:g})" + _wait_for(tasks),
+            f"no progress for {still_s:.3g} s although there is work (limit: watchdog_s={limit_s:g})"
+            + _wait_for(tasks),
             None,
             now,
         )

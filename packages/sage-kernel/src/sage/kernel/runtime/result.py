@@ -25,7 +25,8 @@ class JobResult:
         metrics: what it did.
         dead_letters: items that were set aside.
         dead_letters_path: the store they are in, "" when there are none.
-        offsets: by source name, the offset that each replica has reached: `submit(offsets=...)` goes on there.
+        offsets: by source name, the offset that each replica has reached: `submit(offsets=...)` goes on
+            there.
     """
 
     job_id: str

@@ -1,6 +1,7 @@
 """One operator of a chain as the runtime sees it, and what follows from one call of it.
 
-A chain is run in two ways that must agree: generated code for whole batches (`codegen`), and step by step (`Chain.process`) for what is
+A chain is run in two ways that must agree: generated code for whole batches (`codegen`), and step by step
+(`Chain.process`) for what is
 rare: retries, items behind a retried one, results at the end of the stream.
 """
 
@@ -14,7 +15,6 @@ from typing import Any
 
 from sage.common.errors import InvalidArgumentError, SageError
 from sage.common.hashing import stable_hash
-
 from sage.kernel.graph import Emit, IOSpec, OperatorKind
 from sage.kernel.operators import Function, OperatorContext
 from sage.kernel.telemetry import OperatorCounters
@@ -25,7 +25,9 @@ Output = tuple[Any, Hashable]
 
 
 class Interrupted(BaseException):
-    """The job is being aborted; leaves the worker past all handlers of operator errors, hence no `Exception`."""
+    """The job is being aborted; leaves the worker past all handlers of operator errors, hence no
+    `Exception`.
+    """
 
 
 class StepFailed(BaseException):
@@ -123,7 +125,9 @@ class Step:
         return self.outputs(self.call(value), value, key)
 
     async def apply_async(self, value: Any, key: Hashable) -> list[Output]:
-        """`apply` for a coroutine function, an async generator (flatmap), or a function that runs on the event loop."""
+        """`apply` for a coroutine function, an async generator (flatmap), or a function that runs on the
+        event loop.
+        """
         if self.enter is not None:
             self.enter(key)
         result = self.call(value)
@@ -166,7 +170,9 @@ class Step:
         return (key, accumulator if self.result is None else self.result(accumulator)), key
 
     def final_outputs(self) -> Iterable[Output]:
-        """What is emitted at the end of the stream: one output per key, in the order in which keys first came."""
+        """What is emitted at the end of the stream: one output per key, in the order in which keys first
+        came.
+        """
         if self.emit is not Emit.FINAL:
             return
         for key, value in self.state.items():
@@ -182,13 +188,15 @@ def check_output(name: str, result: Any) -> None:
     if inspect.iscoroutine(result):
         result.close()
         raise ItemError(
-            f"operator {name!r} returned a coroutine that nobody awaits: declare it with `async def`, or give it "
+            f"operator {name!r} returned a coroutine that nobody awaits: declare it with `async def`, or "
+            f"give it "
             "contract=Contract(execution=Execution.ASYNC)"
         )
 
 
 def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
-    """The outputs of one `flatmap` call as a list: all of them or an error, so that an item is never passed on in part.
+    """The outputs of one `flatmap` call as a list: all of them or an error, so that an item is never passed
+    on in part.
 
     Raises:
         ItemError: no iterable, a string, or more than `outputs_max` outputs.
@@ -199,14 +207,17 @@ def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
         >>> explode("words", "ab", 10)
         Traceback (most recent call last):
         ...
-        sage.kernel.runtime.steps.ItemError: flatmap 'words' must return an iterable of items, got str 'ab': to pass the whole on use map
+        sage.kernel.runtime.steps.ItemError: flatmap 'words' must return an iterable of items, got str 'ab':
+        to pass the whole on use map
     """
     if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
         text = repr(result)
         text = text if len(text) <= 80 else text[:77] + "..."
         hint = "" if result is None else ": to pass the whole on use map"
         hint = ": did you forget to return?" if result is None else hint
-        raise ItemError(f"flatmap {name!r} must return an iterable of items, got {type(result).__name__} {text}{hint}")
+        raise ItemError(
+            f"flatmap {name!r} must return an iterable of items, got {type(result).__name__} {text}{hint}"
+        )
     items = result if isinstance(result, list) else list(islice(result, outputs_max + 1))
     if len(items) > outputs_max:
         raise _too_many(name, outputs_max)
@@ -224,6 +235,7 @@ async def _bounded(items: Any, name: str, outputs_max: int) -> Any:
 
 def _too_many(name: str, outputs_max: int) -> ItemError:
     return ItemError(
-        f"flatmap {name!r} gave more than {outputs_max} outputs for one item: an endless generator belongs into a source; a long one "
+        f"flatmap {name!r} gave more than {outputs_max} outputs for one item: an endless generator belongs "
+        f"into a source; a long one "
         "needs contract=Contract(io=IOSpec(outputs_max=...))"
     )

@@ -115,8 +115,8 @@ class TaskParts:
 class BatchLimit:
     """How many items to take at once: more while a batch is quick, one at a time for slow operators.
 
-    A batch is the unit in which a task looks up: for stop, for its counters, for the load that routers see. So it is held near
-    `target_ns`, while it grows enough that hand-over costs do not show.
+    A batch is the unit in which a task looks up: for stop, for its counters, for the load that routers see.
+    So it is held near `target_ns`, while it grows enough that hand-over costs do not show.
 
     Example:
         >>> limit = BatchLimit(maximum=4)
@@ -147,11 +147,13 @@ class Task(ABC):
     """A running TaskNode. `run` (or its `async` form) is the entry of a worker.
 
     Attributes:
+        is_sink: whether items end here.
         activity: what it is doing at this moment.
         offset: how far its source has come, None for a task without a source.
     """
 
-    # Times below this per item are not worth two clock readings per operator; there one batch in `TIMED_EVERY` is a small timed one.
+    # Times below this per item are not worth two clock readings per operator; there one batch in
+    # `TIMED_EVERY` is a small timed one.
     TIMED_ALWAYS_NS = 20_000
     TIMED_EVERY = 16
     TIMED_ITEMS = 16
@@ -168,8 +170,9 @@ class Task(ABC):
     ) -> None:
         self.parts = parts
         self.counters = parts.counters
+        self.is_sink = not parts.edges
         self.activity = Activity.SETUP
-        self.offset: Any = None
+        self.offset: Any = parts.offset
         self._signals = signals
         self._backend = backend
         self._now = backend.clock.monotonic_ns
@@ -180,7 +183,9 @@ class Task(ABC):
             parts.steps,
             source=parts.counters.operators[0] if parts.source is not None else None,
             shape=ChainShape(
-                keys_in=parts.keys_in, keys_out=parts.keys_out, records=bool(parts.source_options.get("records", False))
+                keys_in=parts.keys_in,
+                keys_out=parts.keys_out,
+                records=bool(parts.source_options.get("records", False)),
             ),
             dead_letters=dead_letters,
             flush=self.flush,
@@ -196,11 +201,6 @@ class Task(ABC):
         """Task id."""
         return self.parts.node.id
 
-    @property
-    def is_sink(self) -> bool:
-        """Whether items end here."""
-        return not self.parts.edges
-
     @abstractmethod
     def flush(self) -> None:
         """Send on what the chain has put out."""
@@ -215,7 +215,9 @@ class Task(ABC):
             try:
                 function.setup()
             except Exception as error:  # the boundary to user code
-                raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
+                raise OperatorError(
+                    f"setup of operator {name!r} failed: {type(error).__name__}: {error}"
+                ) from error
             self._set_up.append((name, function))
 
     def teardown(self) -> None:
@@ -230,7 +232,9 @@ class Task(ABC):
             try:
                 function.teardown()
             except Exception as error:  # the boundary to user code
-                failed = OperatorError(f"teardown of operator {name!r} failed: {type(error).__name__}: {error}")
+                failed = OperatorError(
+                    f"teardown of operator {name!r} failed: {type(error).__name__}: {error}"
+                )
                 failed.__cause__ = error
         if failed is not None:
             raise failed
@@ -261,7 +265,9 @@ class Task(ABC):
         return packet
 
     def count_latency(self, sunk: int, origin: int, end: int) -> None:
-        """`sunk` items of one origin (or those whose origins the chain has put out) have reached their sink."""
+        """`sunk` items of one origin (or those whose origins the chain has put out) have reached their
+        sink.
+        """
         origins = self.chain.outputs.origins
         if origins:
             self.counters.latency_ns.add_many([max(0, end - begun) for begun in origins])

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sage.kernel.graph import BaseTransformation, Emit, Execution, ExecutionGraph, LogicalGraph, OperatorKind, TaskNode
+from sage.kernel.graph import (
+    BaseTransformation,
+    Emit,
+    Execution,
+    ExecutionGraph,
+    LogicalGraph,
+    OperatorKind,
+    TaskNode,
+)
 from sage.kernel.operators import AggregateSpec, FunctionFactory, OperatorContext, SourceFunction
 from sage.kernel.operators.functions import Function
 from sage.kernel.routing import create_router
@@ -36,7 +44,8 @@ class TaskFactory:
         logical: where the operators' factories are.
         channels: inbox by task id.
         backend: for its clock.
-        offsets: by source name, one offset per replica to begin at; a source that is not named begins at the beginning.
+        offsets: by source name, one offset per replica to begin at; a source that is not named begins at the
+            beginning.
     """
 
     def __init__(

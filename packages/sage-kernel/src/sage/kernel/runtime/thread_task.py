@@ -1,8 +1,10 @@
-"""The worker loop on a thread (paper, Algorithm 1): inbox -> operator chain -> router -> next inbox; or source -> chain -> router."""
+"""The worker loop on a thread (paper, Algorithm 1): inbox -> operator chain -> router -> next inbox; or
+source -> chain -> router.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -37,8 +39,10 @@ class ThreadTask(Task):
         try:
             self.setup()
             self._on_ready(self.id)
-            self.activity = Activity.WAITING_START
-            self._signals.go.wait()
+            if self.parts.source is not None:
+                # Only sources wait for the others: before they begin there is nothing in any inbox.
+                self.activity = Activity.WAITING_START
+                self._signals.go.wait()
             self._run()
         except (ChannelClosedError, Interrupted):
             # The job is being aborted: whoever closed the channels knows why.
@@ -53,6 +57,8 @@ class ThreadTask(Task):
             self._run_inbox()
         else:
             self._run_source()
+        # What is emitted at the end of the stream answers all of it: its latency counts from here.
+        self._origin = self._now()
         self.chain.finish(self.flush)
         self.count_latency(0, 0, self._now())
         self._sender.end()
@@ -75,14 +81,16 @@ class ThreadTask(Task):
             self.counters.blocked_ns += blocked
 
     def _plan_batch(self, limit: BatchLimit) -> int:
-        """How many items to take next, and whether to time them: slow operators always, fast ones in a small sample."""
+        """How many items to take next, and whether to time them: slow operators always, fast ones in a small
+        sample.
+        """
         if self._item_ns >= self.TIMED_ALWAYS_NS:
             self._timed = True
             return limit.items
         self._timed = self.counters.batches % self.TIMED_EVERY == 0
         return min(limit.items, self.TIMED_ITEMS) if self._timed else limit.items
 
-    # -- with an inbox ------------------------------------------------------------------------------------------------------
+    # -- with an inbox
 
     def _run_inbox(self) -> None:
         inbox, now, counters = self.parts.inbox, self._now, self.counters
@@ -105,14 +113,14 @@ class ThreadTask(Task):
     def _run_packet(self, packet: Packet, start: int) -> int:
         self.take_packet(packet, start)
         origins = packet.origins
-        scalar = isinstance(origins, int)
         self._origin = origins if isinstance(origins, int) else 0
-        code = self.chain.code(timed=self._timed, origins_in=not scalar)
-        rows: Iterable[Any]
+        code = self.chain.code(timed=self._timed, origins_in=not isinstance(origins, int))
+        columns: list[Sequence[Any]] = [packet.values]
         if packet.keys is not None and self.parts.keys_in:
-            rows = zip(packet.values, packet.keys) if scalar else zip(packet.values, packet.keys, origins)  # type: ignore[arg-type]
-        else:
-            rows = packet.values if scalar else zip(packet.values, origins)  # type: ignore[arg-type]
+            columns.append(packet.keys)
+        if not isinstance(origins, int):
+            columns.append(origins)
+        rows: Iterable[Any] = zip(*columns, strict=True) if len(columns) > 1 else packet.values
         sunk = self.sunk
         self._blocked_ns = 0
         self.chain.run_batch(iter(rows), code)
@@ -126,7 +134,7 @@ class ThreadTask(Task):
         self.flush()
         return self._now()
 
-    # -- with a source ------------------------------------------------------------------------------------------------------
+    # -- with a source
 
     def _run_source(self) -> None:
         source = self.parts.source
@@ -142,7 +150,9 @@ class ThreadTask(Task):
                 self._run_iterator(iter(items))
         except (StepFailed, Interrupted, ChannelClosedError):
             raise
-        except Exception as error:  # the boundary to user code: a source that cannot begin, or cannot be iterated
+        except (
+            Exception
+        ) as error:  # the boundary to user code: a source that cannot begin, or cannot be iterated
             raise StepFailed(f"source {self.parts.node.chain[0]!r} raised", error) from error
 
     def _run_sequence(self, items: list[Any] | tuple[Any, ...] | range) -> None:

@@ -1,4 +1,6 @@
-"""What a running task looks like from outside: for the watchdog and for live views. Costs the task nothing."""
+"""What a running task looks like from outside: for the watchdog and for live views. Costs the task
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ __all__ = ["view_task"]
 
 
 def view_task(task: Task, worker: Worker) -> TaskView:
-    """Look at a task. A generated chain function keeps its row count and its line in its frame, so that a batch that hangs can be told from
-    one that goes on, and an operator that hangs from a source that waits.
+    """Look at a task. A generated chain function keeps its row count and its line in its frame, so that a
+    batch that hangs can be told from one that goes on, and an operator that hangs from a source that waits.
     """
     counters = task.counters
     queued = task.parts.inbox.occupancy if task.parts.inbox is not None else 0
@@ -33,14 +35,24 @@ def view_task(task: Task, worker: Worker) -> TaskView:
         # An event loop between two items, or a thread between two batches.
         calls = sum(operator.timed_items + operator.errors for operator in counters.operators)
         names = ", ".join(task.parts.node.chain)
-        return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=_stack(frame))
+        return TaskView(
+            (*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=_stack(frame)
+        )
     chain_frame, code = found
     step = code.step_of_line.get(chain_frame.f_lineno)
     progress = (*moved, chain_frame.f_locals.get("n_rows"), chain_frame.f_lineno)
     if step == SOURCE_LINE and task.parts.source is not None:
         return TaskView(progress, in_work=False, queued=queued, doing="waiting for its source's next item")
-    name = task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
-    return TaskView(progress, in_work=True, queued=queued, doing=f"in operator {name!r}", stack=_stack(frame, below=chain_frame))
+    name = (
+        task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
+    )
+    return TaskView(
+        progress,
+        in_work=True,
+        queued=queued,
+        doing=f"in operator {name!r}",
+        stack=_stack(frame, below=chain_frame),
+    )
 
 
 def _chain_frame(frame: FrameType | None, codes: Iterable[ChainCode]) -> tuple[FrameType, ChainCode] | None:

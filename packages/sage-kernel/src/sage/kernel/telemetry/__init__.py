@@ -4,6 +4,8 @@
 - `metrics`: the frozen snapshot that users, the summary and JSON see
 """
 
+from __future__ import annotations
+
 from .counters import OperatorCounters, ReplicaCounters
 from .metrics import (
     JobMetrics,

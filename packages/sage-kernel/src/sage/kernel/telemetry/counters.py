@@ -1,4 +1,6 @@
-"""Counters of one replica. Only its own worker writes them; anybody may read them at any time (each is one number)."""
+"""Counters of one replica. Only its own worker writes them; anybody may read them at any time (each is one
+number).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,17 @@ class OperatorCounters:
         service_ns: sketch of the sampled calls' times in ns.
     """
 
-    __slots__ = ("dead_letters", "errors", "items_in", "items_out", "name", "retries", "service_ns", "timed_items", "timed_ns")
+    __slots__ = (
+        "dead_letters",
+        "errors",
+        "items_in",
+        "items_out",
+        "name",
+        "retries",
+        "service_ns",
+        "timed_items",
+        "timed_ns",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,7 +56,8 @@ class ReplicaCounters:
         batches: packets worked on.
         busy_ns: time in operators.
         blocked_ns: time waiting for room downstream.
-        idle_ns: time waiting for input (also inside a source that waits for its next item, where that can be told apart).
+        idle_ns: time waiting for input (also inside a source that waits for its next item, where that can be
+            told apart).
         queue_wait_ns_sum: time that its items spent in its inbox, summed over items.
         queue_wait_ns: sketch of that time per item, in ns.
         latency_ns: sketch of the time from origin to here per item; sinks only.

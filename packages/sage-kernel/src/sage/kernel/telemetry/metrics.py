@@ -23,7 +23,9 @@ NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyMetrics:
-    """Distribution of a time in ms; `count` says how many samples it rests on, and without any the times are 0."""
+    """Distribution of a time in ms; `count` says how many samples it rests on, and without any the times are
+    0.
+    """
 
     count: int = 0
     mean_ms: float = 0.0
@@ -73,7 +75,8 @@ class OperatorMetricsSnapshot:
         dead_letters: items set aside.
         service: time of one call; sampled for fast operators.
         queue_wait: time in the inbox before it; empty for an operator that is fused behind another.
-        blocked_ms: time that its replicas waited for room downstream; 0 for an operator that is not the last of its chain.
+        blocked_ms: time that its replicas waited for room downstream; 0 for an operator that is not the last
+            of its chain.
         counters: what the operator counted itself (`ctx.metrics`).
     """
 
@@ -100,7 +103,8 @@ class JobMetrics:
         items_out: items that reached a sink.
         errors: operator calls that raised.
         dead_letters: items set aside.
-        latency: time from an item's origin (intended arrival where the source says it) to the end of its sink.
+        latency: time from an item's origin (intended arrival where the source says it) to the end of its
+            sink.
         operators: one entry per operator, in the order of declaration.
         replicas: one entry per task.
     """
@@ -149,7 +153,9 @@ def _latency(sketches: Iterable[QuantileSketch]) -> LatencyMetrics:
     )
 
 
-def snapshot_metrics(operators: Iterable[str], readings: Iterable[ReplicaReading], elapsed_s: float) -> JobMetrics:
+def snapshot_metrics(
+    operators: Iterable[str], readings: Iterable[ReplicaReading], elapsed_s: float
+) -> JobMetrics:
     """The picture of a job from what its replicas have counted.
 
     Example:

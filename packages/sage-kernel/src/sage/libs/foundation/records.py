@@ -67,8 +67,8 @@ def encode_json(value: Any) -> bytes:
         TypeError: a value inside has no JSON form; the message names its type.
 
     Example:
-        >>> encode_json({"chunk": Chunk("a#0", "a", "Hi", 0, 0, 2), "vector": np.array([0.5], dtype=np.float32)})
-        b'{"chunk":{"id":"a#0","document_id":"a","text":"Hi","index":0,"start":0,"end":2,"metadata":{}},"vector":[0.5]}'
+        >>> encode_json({"document": Document("a", "Hi"), "vector": np.array([0.5], dtype=np.float32)})
+        b'{"document":{"id":"a","text":"Hi","metadata":{}},"vector":[0.5]}'
     """
     return msgspec.json.encode(value, enc_hook=_json_form)
 

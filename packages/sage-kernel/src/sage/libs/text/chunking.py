@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -14,7 +14,7 @@ from sage.kernel.operators import FlatMapFunction
 from sage.libs.errors import DocumentError
 from sage.libs.foundation.records import Chunk, Document
 
-from .sentences import split_sentences
+from .sentences import iterate_sentences
 
 __all__ = ["ChunkingConfig", "SentenceChunker", "chunk_text"]
 
@@ -51,12 +51,9 @@ class ChunkingConfig(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-class _Piece(NamedTuple):
-    """A sentence, or a part of one that is longer than a chunk."""
-
-    start: int
-    end: int
-    size: int
+# (start, end, size) of a sentence, or of a part of one that is longer than a chunk. Plain tuples: there are
+# millions of them.
+_Piece: TypeAlias = tuple[int, int, int]
 
 
 def chunk_text(text: str, config: ChunkingConfig | None = None) -> Iterator[tuple[int, int]]:
@@ -72,53 +69,52 @@ def chunk_text(text: str, config: ChunkingConfig | None = None) -> Iterator[tupl
         ['One two. Three four. ', 'Three four. Five six.']
     """
     config = config or ChunkingConfig()
-    pieces = list(_pieces(text, config))
-    first, behind = 0, 0
-    start = 0
-    count = len(pieces)
-    while behind < count:
-        # pieces[first:behind] (or a tail of pieces[behind - 1], from `start` on) repeat what the chunk before
-        # had.
-        size = _size(text, start, pieces[behind].start, config.unit)
-        while behind < count and size + pieces[behind].size <= config.max_size:
-            size += pieces[behind].size
-            behind += 1
-        yield start, pieces[behind - 1].end
-        if behind < count:
-            first, start = _overlap(text, pieces, first, behind, config)
+    limit = config.max_size
+    # What the current chunk is made of; at first what it repeats of the one before.
+    window: list[_Piece] = []
+    size = 0
+    for piece in _pieces(text, config):
+        if window and size + piece[2] > limit:
+            yield window[0][0], window[-1][1]
+            window = _overlap(text, window, limit - piece[2], config)
+            size = sum(kept[2] for kept in window)
+        window.append(piece)
+        size += piece[2]
+    if window:
+        yield window[0][0], window[-1][1]
 
 
-def _overlap(
-    text: str, pieces: list[_Piece], first: int, behind: int, config: ChunkingConfig
-) -> tuple[int, int]:
-    """Where the next chunk starts: the first piece that it repeats, and its first character."""
-    room = config.max_size - pieces[behind].size
-    edge = pieces[behind].start
+def _overlap(text: str, window: list[_Piece], room: int, config: ChunkingConfig) -> list[_Piece]:
+    """What the next chunk repeats of the pieces in `window`, at most `room` large; never all, or it would not
+    move on.
+    """
     wanted = config.overlap
     if not wanted or room <= 0:
-        return behind, edge
-    repeated, length, size = behind, 0, 0
-    # At least one piece must be left behind, or the chunks would not move on.
-    while repeated - 1 > first:
-        piece = pieces[repeated - 1]
-        length += piece.end - piece.start
-        size += piece.size
-        many = behind - repeated + 1 if config.overlap_unit == "sentences" else length
+        return []
+    kept, length, size = len(window), 0, 0
+    while kept > 1:
+        start, end, extent = window[kept - 1]
+        length += end - start
+        size += extent
+        many = len(window) - kept + 1 if config.overlap_unit == "sentences" else length
         if many > wanted or size > room:
             break
-        repeated -= 1
-    if repeated < behind or config.overlap_unit == "sentences":
-        return repeated, pieces[repeated].start
-    # The last sentence alone is longer than the overlap: repeat its tail, from the beginning of a word if
-    # there is one.
-    last = pieces[behind - 1]
-    reach = min(wanted, room if config.unit == "characters" else wanted, last.end - last.start - 1)
-    tail = edge - reach
-    blank = text.find(" ", tail, edge)
-    tail = blank + 1 if 0 <= blank < edge - 1 else tail
-    if reach <= 0 or _size(text, tail, edge, config.unit) > room:
-        return behind, edge
-    return behind - 1, tail
+        kept -= 1
+    if kept < len(window) or config.overlap_unit == "sentences":
+        return window[kept:]
+    # The last piece alone is longer than the overlap: repeat its tail, from the beginning of a word if there
+    # is one.
+    start, end, _ = window[-1]
+    reach = min(wanted, room if config.unit == "characters" else wanted, end - start - 1)
+    if reach <= 0:
+        return []
+    tail = end - reach
+    blank = text.find(" ", tail, end)
+    tail = blank + 1 if 0 <= blank < end - 1 else tail
+    if text[tail:end].isspace():
+        return []
+    extent = _size(text, tail, end, config.unit)
+    return [(tail, end, extent)] if extent <= room else []
 
 
 def _size(text: str, start: int, end: int, unit: str) -> int:
@@ -129,22 +125,24 @@ def _size(text: str, start: int, end: int, unit: str) -> int:
 
 def _pieces(text: str, config: ChunkingConfig) -> Iterator[_Piece]:
     limit = config.max_size
-    for start, end in split_sentences(text):
+    # Parts of a long sentence leave room for what the next chunk repeats.
+    step = limit - config.overlap if config.overlap_unit == config.unit else limit
+    for start, end in iterate_sentences(text):
         if config.unit == "characters":
             while end - start > limit:
-                blank = text.rfind(" ", start + limit // 2, start + limit)
-                cut = blank + 1 if blank > start else start + limit
-                yield _Piece(start, cut, cut - start)
+                blank = text.rfind(" ", start + step // 2, start + step)
+                cut = blank + 1 if blank > start else start + step
+                yield start, cut, cut - start
                 start = cut
-            yield _Piece(start, end, end - start)
+            yield start, end, end - start
             continue
         size = 0
         for word in _WORD.finditer(text, start, end):
             if size == limit:
-                yield _Piece(start, word.start(), size)
+                yield start, word.start(), size
                 start, size = word.start(), 0
             size += 1
-        yield _Piece(start, end, size)
+        yield start, end, size
 
 
 class SentenceChunker(FlatMapFunction[Document | str, Chunk]):

@@ -11,14 +11,22 @@ __all__ = ["STOPWORDS", "stem", "tokenize"]
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)?")
 _IS_CJK = re.compile(rf"[{_CJK}]")
+# Words that only look as if they had an ending.
+_WHOLE = frozenset({"embed", "shed", "sled", "hundred", "anything", "everything", "something", "nothing"})
+_SHORT = re.compile(r"[^aeiouy][aeiouy][^aeiouwxy]")
 _VOWEL = re.compile(r"[aeiouy]")
 
 STOPWORDS: frozenset[str] = frozenset(
-    "a about above after again all also am an and any are as at be because been before being below between both but by can"
-    " could did do does doing down during each few for from further had has have having he her here hers him his how i if in"
-    " into is it its itself just let may me might more most must my no nor not of off on once only or other our ours out over"
-    " own please same shall she should so some such tell than that the their theirs them then there these they this those"
-    " through to too under until up us very was we were what when where which while who whom whose why will with would you"
+    "a about above after again all also am an and any are as at be because been before being below between"
+    " both but by can"
+    " could did do does doing down during each few for from further had has have having he her here hers"
+    " him his how i if in"
+    " into is it its itself just let may me might more most must my no nor not of off on once only or"
+    " other our ours out over"
+    " own please same shall she should so some such tell than that the their theirs them then there these"
+    " they this those"
+    " through to too under until up us very was we were what when where which while who whom whose why"
+    " will with would you"
     " your yours".split()
 )
 
@@ -67,7 +75,7 @@ def stem(word: str) -> str:
         >>> [stem(word) for word in ("queries", "classes", "running", "agreed", "class", "bring")]
         ['queri', 'class', 'run', 'agree', 'class', 'bring']
     """
-    if len(word) <= 3 or not word.isascii() or not word.isalpha():
+    if len(word) <= 3 or word in _WHOLE or not word.isascii() or not word.isalpha():
         return word
     if word.endswith("sses"):
         word = word[:-2]
@@ -82,7 +90,7 @@ def stem(word: str) -> str:
     for ending in ("ed", "ing"):
         base = word.removesuffix(ending)
         if base != word and _VOWEL.search(base) and len(base) >= 2:
-            if base.endswith(("at", "bl", "iz")):
+            if len(base) == 2 or _SHORT.fullmatch(base) or base.endswith(("at", "bl", "iz")):
                 return base + "e"
             doubled = base[-1] == base[-2] and base[-1] not in "lsz"
             return base[:-1] if doubled else base

@@ -61,7 +61,8 @@ class _LineFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SinkError(
-                f"{self.owner}: another sink is already writing to {str(self.path)!r}; give each its own file_path"
+                f"{self.owner}: another sink is already writing to {str(self.path)!r}; give each its own"
+                " file_path"
             ) from None
 
     def _start(self, append: bool) -> int:
@@ -254,7 +255,10 @@ class CSVSink(_LineSink):
     def _line(self, values: list[Any]) -> bytes:
         text = io.StringIO()
         csv.writer(text, delimiter=self.config.delimiter, lineterminator="\n").writerow(values)
-        return text.getvalue().encode("utf-8", "surrogatepass")
+        try:
+            return text.getvalue().encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise SinkError(f"CSVSink: item has a character that is no text: {error}") from error
 
     @staticmethod
     def _fields(item: Any) -> dict[str, Any]:
@@ -263,5 +267,6 @@ class CSVSink(_LineSink):
         if is_dataclass(item) and not isinstance(item, type):
             return {each.name: getattr(item, each.name) for each in fields(item)}
         raise SinkError(
-            f"CSVSink: item must be a mapping or a dataclass, got {type(item).__name__}; map it to a dict first"
+            f"CSVSink: item must be a mapping or a dataclass, got {type(item).__name__}; map it to a dict"
+            " first"
         )

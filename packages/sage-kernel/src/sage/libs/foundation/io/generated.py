@@ -50,7 +50,8 @@ class GeneratorSource(SourceFunction[Out]):
         items = self.config.generator()
         if not isinstance(items, Iterable):
             raise SourceError(
-                f"GeneratorSource: the callable must return an iterable of items, got {type(items).__name__}; yield the items"
+                "GeneratorSource: the callable must return an iterable of items, got"
+                f" {type(items).__name__}; yield the items"
                 " instead of returning one"
             )
         replica, replicas = (0, 1) if self._ctx is None else (self._ctx.replica_index, self._ctx.parallelism)
@@ -106,7 +107,8 @@ class RateSource(SourceFunction[tuple[Any, int]]):
             self._inner = GeneratorSource(source)
         else:
             raise SourceError(
-                "RateSource: source must be a source instance, an iterable that can be read again (not an iterator), or a"
+                "RateSource: source must be a source instance, an iterable that can be read again (not an"
+                " iterator), or a"
                 f" callable that returns one, got {source!r}"
             )
 

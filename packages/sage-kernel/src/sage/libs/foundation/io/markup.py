@@ -13,8 +13,10 @@ __all__ = ["html_to_text", "split_front_matter", "markdown_title"]
 
 _SKIPPED = frozenset({"script", "style", "template", "noscript", "svg", "math", "iframe", "object"})
 _BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer form"
-    " h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol optgroup option p pre section summary table tbody td tfoot"
+    "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption"
+    " figure footer form"
+    " h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol optgroup option p pre section summary"
+    " table tbody td tfoot"
     " th thead tr ul".split()
 )
 _FRONT_MATTER_CHARACTERS_MAX = 64 * 1024
@@ -113,8 +115,9 @@ def html_to_text(markup: str) -> tuple[str, str | None]:
     is raised.
 
     Example:
-        >>> html_to_text("<title>T</title><script>x=1</script><h1>Head</h1><p>One <b>bold</b>\\nline.<ul><li>a<li>b</ul>")
-        ('Head\\n\\nOne bold line.\\n\\n- a\\n- b', 'T')
+        >>> page = "<title>T</title><script>x=1</script><h1>Head</h1><p>A <b>b</b>\\nline.<ul><li>a<li>b</ul>"
+        >>> html_to_text(page)
+        ('Head\\n\\nA b line.\\n\\n- a\\n- b', 'T')
     """
     parser = _TextOfHTML()
     parser.feed(_without_comments(markup))

@@ -195,7 +195,8 @@ class CSVSource(PositionedSource[dict[str, str]]):
             return dict(zip(names, clean, strict=True))
         column = names[next(place for place, field in enumerate(row) if _has_surrogate(field))]
         raise RecordError(
-            f"column {column!r} is not {encoding}; set encoding to what the file is written in, or errors to 'replace'"
+            f"column {column!r} is not {encoding}; set encoding to what the file is written in, or errors"
+            " to 'replace'"
         )
 
 

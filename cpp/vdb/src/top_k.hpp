@@ -1,0 +1,50 @@
+// The best k of a stream of scores. Internal.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace sage::vdb {
+
+// Keeps the k candidates of lowest cost in a heap with the worst on top: O(n log k), memory for k. Equal costs
+// are ordered by ascending id, whatever the order of arrival. Costs must not be NaN.
+class TopK {
+public:
+    struct Candidate {
+        float cost;
+        std::int64_t id;
+
+        bool operator<(const Candidate& other) const noexcept {
+            return cost != other.cost ? cost < other.cost : id < other.id;
+        }
+    };
+
+    explicit TopK(std::size_t k) : k_(k) { heap_.reserve(k); }
+
+    void push(float cost, std::int64_t id) {
+        const Candidate candidate{cost, id};
+        if (heap_.size() < k_) {
+            heap_.push_back(candidate);
+            std::push_heap(heap_.begin(), heap_.end());
+        } else if (candidate < heap_.front()) {
+            std::pop_heap(heap_.begin(), heap_.end());
+            heap_.back() = candidate;
+            std::push_heap(heap_.begin(), heap_.end());
+        }
+    }
+
+    // Best first. Ends the use as a heap.
+    std::span<const Candidate> sorted() {
+        std::sort_heap(heap_.begin(), heap_.end());
+        return heap_;
+    }
+
+private:
+    std::size_t k_;
+    std::vector<Candidate> heap_;
+};
+
+}  // namespace sage::vdb

@@ -1,0 +1,15 @@
+"""The `sage` command.
+
+- `main`: entry, options, what an error looks like
+- `run_command`, `compile_command`, `dead_letters_command`, `doctor_command`: one command each
+- `terminal`: the standard streams and the progress line; `progress`: what stands in that line
+- `interrupts`: Ctrl-C
+- `summary`, `report`: the end of a run for people, and as JSON
+- `quantities`, `settings`, `versions`, `session`, `exit_codes`, `errors`
+"""
+
+from __future__ import annotations
+
+from .exit_codes import ExitCode
+
+__all__ = ["ExitCode"]

@@ -1,0 +1,113 @@
+"""Generates the coroutine function in which a slot works off rows through a chain of plain coroutine functions.
+
+Awaiting the user's coroutine in place costs one frame; going step by step through `Chain.process_async` costs
+four. Chains with a flatmap, a time limit or a function that only sometimes returns an awaitable go step by step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sage.kernel.graph import OperatorKind
+
+from .codegen import compile_text
+from .steps import Step
+
+__all__ = ["AsyncChainCode", "SlotPool", "generate_async_chain"]
+
+_PLAIN = frozenset({OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.SINK})
+
+
+class SlotPool(Protocol):
+    """What the slots of a replica share, as far as generated code needs it."""
+
+    covered: bool
+    """Whether somebody else is looking, or about to look, for the next row."""
+
+    def wake_one(self) -> None:
+        """See that somebody else looks for the next row while this slot is away."""
+
+    def row_done(self, key: Hashable, origin: int) -> asyncio.Task[None] | None:
+        """A row is through; what this slot has to wait for before it takes another one."""
+
+
+class AsyncChainCode(NamedTuple):
+    """A generated coroutine function.
+
+    Attributes:
+        run_pending: `await run_pending(slots, pending)` works rows off until none is pending.
+        times_ns: for each step the times of its calls so far; whoever reads them empties them.
+    """
+
+    run_pending: Callable[[SlotPool, deque[tuple[Any, Any, int]]], Awaitable[None]]
+    times_ns: tuple[list[int], ...]
+
+
+def generate_async_chain(
+    steps: Sequence[Step],
+    *,
+    keys_out: bool,
+    outputs: tuple[list[Any], list[Any], list[int]],
+    fail: Callable[..., Awaitable[None]],
+    now: Callable[[], int],
+) -> AsyncChainCode | None:
+    """The coroutine function of a chain, None where the chain must go step by step.
+
+    Args:
+        steps: the operators.
+        keys_out: outputs are appended with their key.
+        outputs: lists of values, keys and origins to append to; they are emptied in place.
+        fail: `await fail(step number, error, value, key, origin)` deals with an item whose operator raised.
+        now: monotonic clock in ns.
+    """
+    if not all(_is_plain(step) for step in steps):
+        return None
+    lines = [
+        "async def run_pending(slots, pending):",
+        "    popleft = pending.popleft; wake_one = slots.wake_one; row_done = slots.row_done",
+        "    while pending:",
+        "        v, k, o = popleft(); first_key = k; at = 0",
+        "        if not slots.covered: wake_one()",
+        "        try:",
+    ]
+    names: dict[str, Any] = {"now": now, "fail": fail, "shield": asyncio.shield}
+    names |= {"emit": outputs[0].append, "emit_key": outputs[1].append, "emit_origin": outputs[2].append}
+    times: tuple[list[int], ...] = tuple([] for _ in steps)
+    for index, step in enumerate(steps):
+        names |= {f"call{index}": step.call, f"c{index}": step.counters, f"time{index}": times[index].append}
+        names |= {f"enter{index}": step.enter, f"guard{index}": step.guard.check if step.guard else None}
+        lines += [f"            {line}" for line in _step_lines(index, step)]
+    if steps[-1].kind is not OperatorKind.SINK:
+        lines += ["            emit(v); emit_origin(o)"] + (["            emit_key(k)"] if keys_out else [])
+    lines += ["        except Exception as error:", "            await fail(at, error, v, k, o)"]
+    # A filter leaves by `continue`; the row is through all the same.
+    lines += ["        finally:", "            blocked = row_done(first_key, o)"]
+    lines += ["        if blocked is not None: await shield(blocked)"]
+    text = "\n".join(lines) + "\n"
+    exec(compile_text(text), names)  # noqa: S102  # the text is written above, its names are ours
+    return AsyncChainCode(names["run_pending"], times)
+
+
+def _is_plain(step: Step) -> bool:
+    return step.kind in _PLAIN and step.io.timeout_s is None and inspect.iscoroutinefunction(step.call)
+
+
+def _step_lines(index: int, step: Step) -> list[str]:
+    lines = [f"at = {index}"] if index else []
+    if step.enter is not None:
+        lines.append(f"enter{index}(k)")
+    lines += [f"c{index}.items_in += 1", "start = now()", f"r = await call{index}(v)", f"time{index}(now() - start)"]
+    match step.kind:
+        case OperatorKind.MAP:
+            lines.append("v = r")
+        case OperatorKind.FILTER:
+            lines.append("if not r: continue")
+        case OperatorKind.KEY_BY:
+            lines += [f"guard{index}(r)", "k = r"]
+        case OperatorKind.SINK:
+            lines.append("emit_origin(o)")
+    return [*lines, f"c{index}.items_out += 1"]

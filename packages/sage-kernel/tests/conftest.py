@@ -1,0 +1,23 @@
+"""What the kernel's tests share: the `execution` fixture, and the helper modules beside the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# pytest's importlib mode puts no test folder on the path; `reference` and `strategies` are imported from here.
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from executions import ExecutionKind
+
+
+@pytest.fixture(params=["thread", "async"])
+def execution(request: pytest.FixtureRequest) -> ExecutionKind:
+    """The execution kind that a semantic test runs on; processes and Ray join here."""
+    from executions import KINDS
+
+    return KINDS[request.param]

@@ -1,0 +1,16 @@
+"""Retrieval-augmented generation, up to the prompt.
+
+- `knowledge`: `KnowledgeBase`, documents searched by words and by vectors
+- `hybrid`: `HybridRetriever`, a knowledge base as an operator
+- `chroma`: `ChromaRetriever`, a collection of a Chroma database (extra `chroma`)
+- `prompt`: `QAPromptor`
+"""
+
+from __future__ import annotations
+
+from .chroma import ChromaRetriever
+from .hybrid import HybridRetriever
+from .knowledge import KnowledgeBase
+from .prompt import QAPromptor
+
+__all__ = ["ChromaRetriever", "HybridRetriever", "KnowledgeBase", "QAPromptor"]
