@@ -124,12 +124,15 @@ def _run(operator: BaseTransformation, target: Any, rows: list[Row], outcome: Ou
         out += _with_retries(operator, attempt, value, key, outcome, counts)
     if operator.kind in (OperatorKind.REDUCE, OperatorKind.AGGREGATE):
         outcome.state[operator.name] = state
-    if final and operator.kind is OperatorKind.REDUCE:
-        out += [(folded, key) for key, folded in state.items()]
-    elif final:
-        out += [
-            ((key, folded if target.result is None else target.result(folded)), key) for key, folded in state.items()
-        ]
+    if final:
+
+        def shown(folded: Any, key: Hashable) -> list[Row]:
+            if operator.kind is OperatorKind.REDUCE:
+                return [(folded, key)]
+            return [((key, folded if target.result is None else target.result(folded)), key)]
+
+        for key, folded in state.items():
+            out += _with_retries(operator, shown, folded, key, outcome, counts)
     return out
 
 

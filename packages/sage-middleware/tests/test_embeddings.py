@@ -84,7 +84,10 @@ def test_hashing_takes_any_text(text: str) -> None:
 
 
 def test_hashing_is_the_same_in_every_process() -> None:
-    script = "from sage.middleware.embeddings import HashingEmbedder as H; print(H(16).embed(['stable text'])[0].tobytes().hex())"
+    script = (
+        "from sage.middleware.embeddings import HashingEmbedder\n"
+        "print(HashingEmbedder(16).embed(['stable text'])[0].tobytes().hex())"
+    )
     runs = {
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True

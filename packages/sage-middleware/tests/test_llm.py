@@ -33,8 +33,7 @@ from sage.middleware.operators.rag import HybridRetriever, QAPromptor
 from sage.middleware.records import Answer, Passage
 
 TEXTS = (
-    "# Channels\n\nA channel is bounded. A writer blocks while the channel is full, because memory must"
-    " stay flat.",
+    "# Channels\n\nA channel is bounded. A writer blocks while it is full, because memory stays flat.",
     "The queue has a capacity of 1024 items. Its name is `inbox`. What is a queue?",
     "The project was started by Ada Lovelace in 1843. Results are written to the directory out.",
 )
@@ -52,7 +51,7 @@ def ask(question: str, texts: tuple[str, ...] = TEXTS, **config: Any) -> Generat
     [
         (
             "Why does a writer block?",
-            "A writer blocks while the channel is full, because memory must stay flat. [1]",
+            "A writer blocks while it is full, because memory stays flat. [1]",
             (1,),
         ),
         ("How many items is the capacity of the queue?", "The queue has a capacity of 1024 items. [2]", (2,)),
@@ -77,8 +76,7 @@ def test_it_says_when_there_is_no_answer(question: str) -> None:
 
 def test_it_quotes_no_headings_tables_or_questions_and_nothing_twice() -> None:
     texts = (
-        "# Routing of keys\n\n| routing | keys |\n- **Routing** of [keys](x.html) is by `hash`.\n\nWhat is"
-        " routing of keys?",
+        "# Routing of keys\n\n| routing | keys |\n- **Routing** of [keys](x.html) is by `hash`.\n\nWhat?",
         "Routing of keys is by hash.",
     )
     assert ask("What is routing of keys?", texts).text == "Routing of keys is by hash. [1]"
@@ -91,6 +89,15 @@ def test_every_sentence_that_it_gives_stands_in_a_passage() -> None:
             (int(part[-1]), part[:-1].strip(" [")) for part in made.text.split("]")[:-1]
         ):
             assert sentence in TEXTS[number - 1].replace("`", "")
+
+
+def test_a_definition_begins_with_what_is_asked_for() -> None:
+    texts = (
+        "Every operator has a contract and a contract is read. Contract: what an operator needs and keeps.",
+    )
+    assert ask("What is a contract?", texts, max_sentences=1).text == (
+        "Contract: what an operator needs and keeps. [1]"
+    )
 
 
 def test_a_huge_passage_takes_bounded_time() -> None:
@@ -173,6 +180,8 @@ def test_backends_of_other_packages_are_entry_points(monkeypatch: pytest.MonkeyP
     assert answer.citations == (2, 1)  # as the text cites them; there is no passage 9
     assert answer.metadata == {"id": 3}
     assert generator.ctx.metrics.counters == {"total_tokens": 5}
+    silent = asyncio.run(generator.execute({"query": "q", "prompt": "x", "passages": []}))
+    assert silent.citations == ()
     generator.teardown()
     with pytest.raises(ConfigError, match="which is no Backend"):
         create_backend({"backend_type": "bad"})
@@ -200,9 +209,10 @@ def test_an_answer_prints_well_and_has_a_json_form() -> None:
         "Why?\nReally?", "Because. [2]", "extractive", "m", passages, (2,), {"total_tokens": 3}, "a note"
     )
     assert str(answer) == "Q: Why?\n   Really?\nA: Because. [2]\n   (a note)\n   [2] b.md: Second.\n"
-    uncited = str(Answer("Why?", "", "openai", "m", passages))
+    uncited = str(Answer("Why?", "Because.", "openai", "m", passages, (1, 2, 3)))
     assert "   [1] a.md: word word" in uncited
     assert "   [2] b.md: Second." in uncited
+    assert "[3]" not in uncited
     assert all(len(line) <= 100 for line in uncited.split("\n"))
     assert msgspec.json.decode(encode_json(answer), type=Answer) == answer
 

@@ -23,11 +23,11 @@ from sage.middleware.records import Passage, PromptedQuery, RetrievedContext
 from sage.middleware.stores import ExactVectorStore
 
 DOCUMENTS = {
-    "channels.md": "# Channels\n\nA channel is bounded. A writer blocks while the channel is full; this is the backpressure.",
-    "compiler.md": "# Compiler\n\nThe compiler fuses neighbours with the same parallelism into one task node.",
-    "dead-letters.txt": "An item that fails is kept as a dead letter in a SQLite store. It can be replayed later.",
-    "embedding.html": "<title>Embeddings</title><p>The default embedder hashes words. It needs no download.</p>",
-    "deep/routing.md": "---\ntitle: Routing\n---\nThe router sends each key to the same replica by a stable hash.",
+    "channels.md": "# Channels\n\nA channel is bounded. A writer blocks while it is full: the backpressure.",
+    "compiler.md": "# Compiler\n\nThe compiler fuses neighbours of the same parallelism into one node.",
+    "dead-letters.txt": "Items that fail are dead letters, stored in SQLite. They can be replayed.",
+    "embedding.html": "<title>Embeddings</title><p>The default embedder needs no download.</p>",
+    "deep/routing.md": "---\ntitle: Routing\n---\nEach key is sent to its replica by a stable hash.",
 }
 QUESTIONS = {
     "What happens when a channel is full?": "channels.md",
@@ -265,13 +265,14 @@ def test_chroma_takes_the_configuration_of_the_paper_and_names_its_extra(
         retriever.execute("x")
 
 
+@pytest.mark.leaks("the runtime inside chromadb keeps a pair of sockets as long as the process lives")
 def test_chroma_for_real(tmp_path: Path) -> None:
     chromadb = pytest.importorskip("chromadb")
     embedder = HashingEmbedder(64)
     client = chromadb.PersistentClient(
         path=str(tmp_path), settings=chromadb.config.Settings(anonymized_telemetry=False)
     )
-    collection = client.create_collection("kb", embedding_function=None)
+    collection = client.create_collection("kb-docs", embedding_function=None)
     client.create_collection("void", embedding_function=None)
     texts = ["The router sends packets.", "A cat sleeps."]
     collection.add(
@@ -281,7 +282,7 @@ def test_chroma_for_real(tmp_path: Path) -> None:
         metadatas=[{"source": "router.md"}, {"source": "cat.md"}],
     )
 
-    def retriever(name: str = "kb", dimension: int = 64, path: Path = tmp_path) -> ChromaRetriever:
+    def retriever(name: str = "kb-docs", dimension: int = 64, path: Path = tmp_path) -> ChromaRetriever:
         chroma = {"collection_name": name, "persistence_path": path}
         return ChromaRetriever(
             {"top_k": 5, "embedding": {"model": "hashing", "dimension": dimension}, "chroma": chroma}
@@ -296,8 +297,8 @@ def test_chroma_for_real(tmp_path: Path) -> None:
     ]
     assert 1 >= passages[0].score > passages[1].score > 0
     found.teardown()
-    with pytest.raises(RetrievalError, match="no collection 'kbs' in .* it has: 'kb', 'void'"):
-        retriever("kbs").setup()
+    with pytest.raises(RetrievalError, match="no collection 'kb-doc' in .* it has: 'kb-docs', 'void'"):
+        retriever("kb-doc").setup()
     with pytest.raises(RetrievalError, match="the collection 'void' in .* is empty"):
         retriever("void").setup()
     with pytest.raises(RetrievalError, match="no Chroma database"):
@@ -308,3 +309,4 @@ def test_chroma_for_real(tmp_path: Path) -> None:
     with pytest.raises(RetrievalError, match=r"with a vector of 32 numbers \(hashing-32\) failed"):
         wrong.execute("x")
     wrong.teardown()
+    client.close()

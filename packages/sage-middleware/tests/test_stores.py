@@ -1,4 +1,4 @@
-"""What every vector store does, held against the exact store and against a plain numpy one that shares no code with it."""
+"""What every vector store does: the exact store, and a plain numpy one that shares no code with it."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_any_updates_agree_with_the_reference(
     assert len(exact) == len(reference)
     found, expected = exact.search(query, k), reference.search(query, k)
     assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
-    # Scores that differ only by rounding may change places; each id must have the score of the reference all the same.
+    # Scores that differ only by rounding may change places, but each id has the score of the reference.
     scores = dict(reference.search(query, 100))
     assert all(hit.score == pytest.approx(scores[hit.id], abs=1e-5) for hit in found)
     restored = ExactVectorStore(3, metric)

@@ -37,9 +37,12 @@ def test_formats_titles_and_order(tmp_path: Path) -> None:
         tmp_path,
         {
             "z.txt": "plain\r\ntext",
-            "a/guide.md": "---\ntitle: The Guide\ntags: [x, y]\ndate: 2024-05-01\nnested: {a: 1}\n---\n# Other\n\nBody.\n",
+            "a/guide.md": (
+                "---\ntitle: The Guide\ntags: [x, y]\ndate: 2024-05-01\nnested: {a: 1}\n---\n"
+                "# Other\n\nBody.\n"
+            ),
             "a/plain.markdown": "Intro\n\n# First *Head*\n",
-            "page.HTML": "<html><head><title>A  page</title><style>p{}</style></head><body><p>Hi &amp; bye</body></html>",
+            "page.HTML": "<head><title>A  page</title><style>p{}</style></head><body><p>Hi &amp; bye</body>",
             "image.png": b"\x89PNG\0\0",
             ".hidden/x.txt": "no",
             "a/.x.txt": "no",

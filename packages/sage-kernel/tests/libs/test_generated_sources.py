@@ -85,7 +85,7 @@ def test_rate_source_wraps_another_source_with_its_offsets(tmp_path: Path) -> No
     source.setup()
     items: Iterator[Any] = source.execute()
     assert next(items)[0] == "one"
-    bad = next(items)
+    bad, _ = next(items)
     assert isinstance(bad, BadRecord)
     assert isinstance(bad.error, RecordError)
     offset = source.offset_after(2)

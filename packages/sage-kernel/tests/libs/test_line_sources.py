@@ -33,7 +33,7 @@ def read_all(source: SourceFunction[Any]) -> list[Any]:
 
 
 def resume_everywhere(make: Any, expected: list[Any]) -> None:
-    """Stopping after any number of items and starting again at the offset gives the rest, and nothing twice."""
+    """Stopping after any number of items and starting again there gives the rest, and nothing twice."""
     for stop in range(len(expected) + 1):
         source = make()
         items = iter(source.execute())

@@ -191,7 +191,8 @@ def test_weighted_fusion_stays_between_0_and_the_sum_of_the_weights(scored: list
         best.update(name for name in scores if scores[name] == max(scores.values()))
     if scored and best and max(best.values()) == len(scored):
         top = {name for name, count in best.items() if count == len(scored)}
-        assert fused[0][0] in top
+        # Scores that differ by less than a rounding may tie.
+        assert top & {name for name, score in fused if score == pytest.approx(fused[0][1])}
 
 
 @pytest.mark.parametrize(

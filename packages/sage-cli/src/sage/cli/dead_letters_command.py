@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,10 @@ __all__ = ["list_dead_letters", "show_dead_letter"]
 
 _WIDTH_WITHOUT_TERMINAL = 160
 _LABEL_WIDTH = 10
+_NAME_MAX = 24
+_TEXT_MIN = 8
+_GAP = 2
+_WIDTH_OF_YEARS = 100  # on a narrower terminal the year gives way to the error
 
 
 def list_dead_letters(
@@ -59,9 +64,9 @@ def list_dead_letters(
     _print_table(list(letters), with_job=job is None)
     shown = plural(total, "dead letter")
     if len(letters) < total:
-        shown = f"the newest {len(letters)} of {shown} (--limit shows more)"
+        shown = f"the newest {len(letters):,} of {shown}; --limit shows more"
     command = ["sage", "dead-letters", "show", str(letters[-1].number), *_home_option(home)]
-    sys.stdout.write(f"\n{shown}; one in full: {shlex.join(command)}\n")
+    sys.stdout.write(f"\n{shown}\none in full: {shlex.join(command)}\n")
     return ExitCode.DONE
 
 
@@ -85,7 +90,7 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
         return ExitCode.DONE
     lines = [
         ("number", str(letter.number)),
-        ("time", _time(letter)),
+        ("time", f"{_time(letter)}Z"),
         ("job", f"{letter.job} ({letter.job_id})"),
         ("operator", f"{letter.operator} (replica {letter.replica_index})"),
         ("attempts", str(letter.attempts)),
@@ -101,25 +106,42 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
 
 
 def _print_table(letters: list[DeadLetter], *, with_job: bool) -> None:
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    console = Console(width=width, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("no.", justify="right", no_wrap=True)
-    table.add_column("time", no_wrap=True)
-    if with_job:
-        table.add_column("job", no_wrap=True, overflow="ellipsis", min_width=8)
-    table.add_column("operator", no_wrap=True, overflow="ellipsis", min_width=8)
-    table.add_column("item", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column("error", no_wrap=True, overflow="ellipsis", ratio=2)
-    for letter in letters:
-        cells = [str(letter.number), _time(letter), *([letter.job] if with_job else [])]
-        cells += [letter.operator, letter.item, f"{letter.error_type}: {letter.error}"]
-        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    headers = ["no.", "time (UTC)", *(["job"] if with_job else []), "operator", "item", "error"]
+    rows = [
+        [
+            str(letter.number),
+            _time(letter, short=console.width < _WIDTH_OF_YEARS),
+            *([one_line(letter.job, _NAME_MAX)] if with_job else []),
+            one_line(letter.operator, _NAME_MAX),
+            one_line(letter.item),
+            one_line(f"{letter.error_type}: {letter.error}"),
+        ]
+        for letter in letters
+    ]
+    # What may be cut, item and error, shares the room that the other columns leave.
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    room = max(2 * _TEXT_MIN, console.width - sum(widths[:-2]) - _GAP * (len(headers) - 1))
+    item_width = min(widths[-2], max(_TEXT_MIN, room // 3, room - widths[-1]))
+    limits = [*widths[:-2], item_width, max(_TEXT_MIN, room - item_width)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for header, limit in zip(headers, limits, strict=True):
+        table.add_column(
+            header,
+            justify="right" if header == "no." else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=limit,
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
-def _time(letter: DeadLetter) -> str:
-    return datetime.fromtimestamp(letter.time, UTC).strftime("%Y-%m-%d %H:%M:%S") + "Z"
+def _time(letter: DeadLetter, *, short: bool = False) -> str:
+    return datetime.fromtimestamp(letter.time, UTC).strftime(
+        "%m-%d %H:%M:%S" if short else "%Y-%m-%d %H:%M:%S"
+    )
 
 
 def _require_home(home: Path) -> None:

@@ -70,8 +70,7 @@ class Interrupts:
         if self._times == 1:
             self._job.stop()
             self._terminal.say(
-                f"interrupted: no new items; finishing those under way, for {self._grace_s:g} s at most "
-                "(Ctrl-C again aborts)"
+                f"interrupted: finishing what is under way ({self._grace_s:g} s at most); Ctrl-C again aborts"
             )
         elif self._times == 2:
             self._job.abort("interrupted twice")

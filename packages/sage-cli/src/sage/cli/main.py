@@ -24,6 +24,7 @@ from sage.kernel.api import JobFailedError
 from .compile_command import PlanFormat, compile_pipeline
 from .dead_letters_command import list_dead_letters, show_dead_letter
 from .doctor_command import run_doctor
+from .errors import CommandInterruptedError
 from .exit_codes import ExitCode
 from .plain_text import printable
 from .run_command import run_pipeline
@@ -109,7 +110,12 @@ def _sage(
         raise typer.Exit(ExitCode.USAGE)
 
 
-@app.command(epilog=_EPILOG)
+@app.command(
+    epilog=_EPILOG,
+    help="Run a pipeline to its end.\n\nWhat its sinks print goes to standard output; progress (on a "
+    "terminal only) and the summary go to standard error. Ctrl-C lets items under way finish, within the "
+    "grace period (grace_s); a second one aborts.",
+)
 def run(
     context: typer.Context,
     pipeline: Pipeline,
@@ -125,11 +131,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     show_traceback: Traceback = False,
 ) -> int:
-    """Run a pipeline to its end.
-
-    What its sinks print goes to standard output; progress (on a terminal only) and the summary go to standard
-    error. Ctrl-C lets items under way finish, within the grace period (grace_s); a second one aborts.
-    """
+    """`sage run`."""
     session = session_of(context)
     session.traceback = show_traceback
     return run_pipeline(session, pipeline, settings or [], parallelism or [], as_json=as_json, quiet=quiet)
@@ -152,12 +154,12 @@ def compile_(
     return compile_pipeline(pipeline, settings or [], parallelism or [], form=form, explain=explain)
 
 
-@app.command()
+@app.command(
+    help="Check this machine: Python, packages, native code, extras, write access. Exit code 3 when "
+    "something that is needed fails."
+)
 def doctor(home: Home = DEFAULT_HOME) -> int:
-    """Check this machine: Python, packages, native code, extras, write access.
-
-    Exit code 3 when something that is needed fails.
-    """
+    """`sage doctor`."""
     return run_doctor(home)
 
 
@@ -221,6 +223,9 @@ def _call(arguments: list[str], terminal: Terminal) -> int:
     try:
         returned = app(arguments, prog_name="sage", standalone_mode=False, obj=session)
         return int(returned or 0)
+    except CommandInterruptedError as error:
+        terminal.say(str(error))
+        return ExitCode.INTERRUPTED
     except (SageError, _ClickError) as error:
         _show_error(session, error)
         return ExitCode.FAILED if isinstance(error, (JobFailedError, StoreError)) else ExitCode.USAGE

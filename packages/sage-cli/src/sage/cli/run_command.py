@@ -21,6 +21,8 @@ from .terminal import Terminal
 
 __all__ = ["run_pipeline"]
 
+_FLUSH_S = 1.0
+
 
 def run_pipeline(
     session: Session,
@@ -55,7 +57,10 @@ def run_pipeline(
             failure, result = error, error.result
         terminal.on_output_error = None
         terminal.hide()
-        terminal.flush()
+        if result.state in (JobState.FAILED, JobState.ABORTED):
+            terminal.flush_within(_FLUSH_S)
+        else:
+            terminal.flush()
     code = _exit_code(result, terminal, interrupts)
     _tell(session, result, job.first_dead_letter, code, as_json=as_json, quiet=quiet)
     if failure is not None and code is ExitCode.FAILED:

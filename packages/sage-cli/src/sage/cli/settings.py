@@ -9,7 +9,7 @@ from typing import Any
 from sage.common.config import parse_override
 from sage.kernel.api import LocalEnvironment, load_pipeline
 
-from .errors import CommandError
+from .errors import CommandError, CommandInterruptedError
 
 __all__ = ["load_with_settings", "parse_parallelism", "parse_settings"]
 
@@ -55,10 +55,14 @@ def load_with_settings(
     """The pipeline of a file, with the options of the command line applied.
 
     Raises:
+        CommandInterruptedError: Ctrl-C.
         SageError: an option, the file or its pipeline is wrong.
     """
     replicas = parse_parallelism(parallelism)
-    environment = load_pipeline(pipeline, parse_settings(settings))
+    try:
+        environment = load_pipeline(pipeline, parse_settings(settings))
+    except KeyboardInterrupt as error:
+        raise CommandInterruptedError(f"interrupted while {pipeline} was loaded") from error
     if replicas:
         environment.configure(parallelism={**environment.config.parallelism, **replicas})
     return environment

@@ -14,6 +14,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -60,7 +61,8 @@ class _Stream(io.FileIO):
         size = len(memoryview(data).cast("B"))
         if not size:
             return 0
-        with self._terminal.lock:
+        # What does not go to the terminal must not hold up its progress line while a reader is slow.
+        with self._terminal.lock if self._on_terminal else nullcontext():
             if self._is_output and self._terminal.output_error is not None:
                 return size
             if self._on_terminal:
@@ -91,6 +93,7 @@ class Terminal:
             From then on what is written there is dropped.
         on_output_error: called once when that happens, from the thread that was writing.
         at_line_start: whether the cursor of the terminal stands at the beginning of a line.
+        output_stuck: whether standard output was given up because nobody reads it.
         output_at_line_start: whether the last character of standard output was a newline.
 
     Example:
@@ -104,6 +107,7 @@ class Terminal:
         self.output_error: OSError | None = None
         self.on_output_error: Callable[[], None] | None = None
         self.at_line_start = True
+        self.output_stuck = False
         self.output_at_line_start = True
         self._shown = False
         self._replaced: tuple[TextIO, TextIO] | None = None
@@ -140,11 +144,23 @@ class Terminal:
 
     def flush(self) -> None:
         """Write out what the streams still hold."""
-        sys.stdout.flush()
+        if not self.output_stuck:
+            sys.stdout.flush()
         try:
             sys.stderr.flush()
         except OSError:  # nobody is left who could be told
             return
+
+    def flush_within(self, limit_s: float) -> None:
+        """As `flush`, for the end of a run that was aborted: a thread that was given up may hold standard
+        output, in the middle of a write that nobody reads, and waiting for it could not even be interrupted.
+        """
+        flushing = threading.Thread(target=sys.stdout.flush, name="sage-flush", daemon=True)
+        flushing.start()
+        flushing.join(limit_s)
+        self.output_stuck = flushing.is_alive()
+        if self.output_stuck:
+            self.say("error: nobody reads standard output; what was left for it is lost")
 
     def fail_output(self, error: OSError) -> None:
         """Standard output cannot be written any more."""
@@ -154,6 +170,8 @@ class Terminal:
 
     def write_output_line(self, line: str) -> None:
         """Write one line to standard output, on a line of its own whatever was written before."""
+        if self.output_stuck:
+            return
         sys.stdout.flush()
         start = "" if self.output_at_line_start else "\n"
         sys.stdout.write(f"{start}{line}\n")

@@ -238,6 +238,34 @@ class QuantileSketch:
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
 
+    def snapshot(self) -> QuantileSketch:
+        """Return a copy that is consistent in itself, also while another thread adds to this sketch.
+
+        What is being added at that moment is in the copy or not; its sum may then be off by as much.
+
+        >>> sketch = QuantileSketch()
+        >>> sketch.add(42.0)
+        >>> copy = sketch.snapshot()
+        >>> sketch.add(7.0)
+        >>> copy.count, sketch.count
+        (1, 2)
+        """
+        copy = QuantileSketch(self._relative_accuracy, self._max_bins)
+        # Copying a dict with integer keys is one step of the interpreter; the count follows from the copies.
+        copy._positive, copy._negative, copy._zeros = (
+            self._positive.copy(),
+            self._negative.copy(),
+            self._zeros,
+        )
+        copy._count = sum(copy._positive.values()) + sum(copy._negative.values()) + copy._zeros
+        copy._sum, copy._min, copy._max = self._sum, self._min, self._max
+        if copy._count and copy._min > copy._max:
+            # The first value's bin has been counted, its extremes have not.
+            copy._min, copy._max = -math.inf, math.inf
+            values, _ = copy._bins_in_order()
+            copy._min, copy._max = values[0], values[-1]
+        return copy
+
     def quantile(self, q: float) -> float:
         """Return the `q`-quantile (0 <= q <= 1) within the relative accuracy; NaN when empty.
 

@@ -82,7 +82,8 @@ class Answer:
         backend: who answered: "extractive", "openai", ...
         model: the model's name.
         passages: what was in the prompt; number `n` is `passages[n - 1]`.
-        citations: 1-based numbers of the passages that the text cites.
+        citations: 1-based numbers of the passages that the text rests on: those that it cites, or all when a
+            model cites none.
         usage: tokens: "prompt_tokens", "completion_tokens", "total_tokens", where the backend says them.
         note: what a reader must know about how the answer came about; "" where there is nothing to say.
         metadata: what came along with the question.
@@ -110,9 +111,7 @@ class Answer:
         lines = [_indented("Q: ", self.query), _indented("A: ", self.text)]
         if self.note:
             lines.append(_indented("   ", f"({self.note})"))
-        # An answer that cites nothing still rests on what it was given.
-        shown = self.citations or tuple(range(1, len(self.passages) + 1))
-        for number in shown:
+        for number in self.citations:
             if 1 <= number <= len(self.passages):
                 passage = self.passages[number - 1]
                 snippet = textwrap.shorten(passage.text, _SNIPPET_CHARACTERS, placeholder=" …")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -38,7 +38,8 @@ class Message(Protocol):
     items.
     """
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """Items in the message."""
 
     def split(self, count: int) -> tuple[Self, Self]:
@@ -127,6 +128,7 @@ class LocalChannel(Generic[M]):
 
     Example:
         >>> class Text(str):
+        ...     size = property(len)
         ...     def split(self, count): return Text(self[:count]), Text(self[count:])
         ...     def absorb(self, other): return False
         >>> channel = LocalChannel(ChannelSpec("demo", capacity=3))
@@ -153,6 +155,7 @@ class LocalChannel(Generic[M]):
         self._wake_writers: dict[Callable[[], None], None] = {}
         self._reader_gate = threading.Lock()
         self._reader_gate.acquire()
+        self._open_gate = self._reader_gate.release
 
     @property
     def spec(self) -> ChannelSpec:
@@ -172,8 +175,8 @@ class LocalChannel(Generic[M]):
     @property
     def load(self) -> int:
         """Items that wait, plus those that the reader took and has not come back from."""
-        # Under the lock: a reader on its way from one item to the next would look idle without it, and a router that
-        # sees that gives one replica an item too many.
+        # Under the lock: a reader on its way from one item to the next would look idle without it, and a
+        # router that sees that gives one replica an item too many.
         with self._mutex:
             return self._occupancy + self._taken
 
@@ -185,32 +188,30 @@ class LocalChannel(Generic[M]):
     def try_put(self, message: M) -> M | None:
         """Put as many items of `message` as fit now; the rest comes back, None when all went in."""
         rest: M | None = None
-        wake: Callable[[], None] | None = None
         with self._mutex:
             if self._closed:
                 raise ChannelClosedError(self._spec.name)
-            count = len(message)
-            room = self._capacity - self._occupancy
-            if count > room:
-                if room == 0:
+            count = message.size
+            occupancy = self._occupancy + count
+            if occupancy > self._capacity:
+                count = self._capacity - self._occupancy
+                if count == 0:
                     return message
-                message, rest = message.split(room)
-                count = room
+                message, rest = message.split(count)
+                occupancy = self._capacity
             messages = self._messages
-            if not (
-                messages
-                and count
-                and 0 < len(messages[-1]) <= self._coalesce_max - count
-                and messages[-1].absorb(message)
-            ):
+            if not messages or not count or not self._join(messages[-1], message):
                 messages.append(message)
-            occupancy = self._occupancy = self._occupancy + count
+            self._occupancy = occupancy
             if occupancy > self._peak:
                 self._peak = occupancy
             wake, self._wake_reader = self._wake_reader, None
         if wake is not None:
             wake()
         return rest
+
+    def _join(self, last: M, message: M) -> bool:
+        return 0 < last.size <= self._coalesce_max - message.size and last.absorb(message)
 
     def put(self, message: M) -> None:
         """Put the whole message; waits while the channel is full."""
@@ -226,13 +227,10 @@ class LocalChannel(Generic[M]):
         with self._mutex:
             if self._closed:
                 raise ChannelClosedError(self._spec.name)
+            if self._messages:
+                return self._take(items_max)
             self._taken = 0
-            if not self._messages:
-                return None
-            message, wakes = self._take(items_max)
-        for wake in wakes:
-            wake()
-        return message
+            return None
 
     def get(self, items_max: int) -> M:
         """The next message, at most `items_max` items of it; waits while the channel is empty."""
@@ -240,30 +238,28 @@ class LocalChannel(Generic[M]):
             with self._mutex:
                 if self._closed:
                     raise ChannelClosedError(self._spec.name)
-                self._taken = 0
                 if self._messages:
-                    message, wakes = self._take(items_max)
-                    break
-                self._wake_reader = self._reader_gate.release
+                    return self._take(items_max)
+                self._taken = 0
+                self._wake_reader = self._open_gate
             self._reader_gate.acquire()
-        for wake in wakes:
-            wake()
-        return message
 
-    def _take(self, items_max: int) -> tuple[M, Iterable[Callable[[], None]]]:
-        message = self._messages[0]
-        count = len(message)
+    def _take(self, items_max: int) -> M:
+        messages = self._messages
+        message = messages[0]
+        count = message.size
         if count > items_max:
-            message, self._messages[0] = message.split(items_max)
+            message, messages[0] = message.split(items_max)
             count = items_max
         else:
-            self._messages.popleft()
-        self._occupancy -= count
+            messages.popleft()
+        self._occupancy = occupancy = self._occupancy - count
         self._taken = count
-        wakes: Iterable[Callable[[], None]] = ()
-        if self._wake_writers and self._occupancy <= self._low_water:
+        if self._wake_writers and occupancy <= self._low_water:
             wakes, self._wake_writers = self._wake_writers, {}
-        return message, wakes
+            for wake in wakes:
+                wake()
+        return message
 
     def notify_readable(self, wake: Callable[[], None]) -> bool:
         """Call `wake` once when there is something to read; True, and no call, when there is already."""
@@ -368,6 +364,7 @@ class AsyncReader(Generic[M]):
 
     Example:
         >>> class Text(str):
+        ...     size = property(len)
         ...     def split(self, count): return Text(self[:count]), Text(self[count:])
         ...     def absorb(self, other): return False
         >>> async def main():

@@ -36,7 +36,7 @@ class NodeFacts:
         python: Version of Python, for example ``3.11.7``.
         platform: Operating system and processor, for example ``Linux-x86_64``.
 
-    >>> NodeFacts("host", 4.0, 8 << 30, 0, "3.11.7", "Linux-x86_64", None).cpus
+    >>> NodeFacts("host", 4.0, 8 << 30, 0, "3.11.7", "Linux-x86_64").cpus
     4.0
     """
 
@@ -154,7 +154,8 @@ def _visible_gpus(root: Path, environ: Mapping[str, str]) -> int:
 def cxx_compiler(environ: Mapping[str, str] | None = None) -> str | None:
     """First line of the C++ compiler's ``--version``; None where there is none.
 
-    Not a part of `NodeFacts`: asking a compiler starts a process, and each run of a pipeline asks for the facts.
+    Not a part of `NodeFacts`: asking a compiler starts a process, and each run of a pipeline asks for the
+    facts.
 
     Args:
         environ: Instead of the environment of the process (``CXX``, ``PATH``).

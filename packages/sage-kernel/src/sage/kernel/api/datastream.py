@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage.kernel.graph import Contract, DeadLettersError, Emit, OperatorKind, PipelineError
 from sage.kernel.operators import AggregateSpec, SinkFunction
 
 from .declare import declare, user_location
-
-if TYPE_CHECKING:
-    from .local_environment import LocalEnvironment
+from .environment import Environment
+from .waiting import wait_interruptible
 
 __all__ = ["DataStream", "KeyedStream"]
 
@@ -67,7 +66,7 @@ class DataStream:
         [4, 9]
     """
 
-    def __init__(self, env: LocalEnvironment, inputs: tuple[str, ...]) -> None:
+    def __init__(self, env: Environment, inputs: tuple[str, ...]) -> None:
         self._env = env
         self._inputs = inputs
 
@@ -196,12 +195,12 @@ class DataStream:
         parallelism: int | None = None,
         contract: Contract | None = None,
         name: str | None = None,
-    ) -> LocalEnvironment:
+    ) -> Environment:
         """Ends the stream; returns the environment, so that `.submit()` may follow."""
         self._add(OperatorKind.SINK, function, config, parallelism=parallelism, contract=contract, name=name)
         return self._env
 
-    def print(self, prefix: str = "", *, name: str | None = None) -> LocalEnvironment:
+    def print(self, prefix: str = "", *, name: str | None = None) -> Environment:
         """Ends the stream by writing each item as a line to standard output."""
         self._add(OperatorKind.SINK, _PrintSink(prefix), name=name or None, parallelism=1)
         return self._env
@@ -215,13 +214,20 @@ class DataStream:
             DeadLettersError: items could not be processed (unless allowed); `collected` holds the outputs of
                 the others.
             JobFailedError: the job failed.
+            KeyboardInterrupt: Ctrl-C; the job has been drained or aborted by then.
         """
         items: list[Any] = []
         graph = self._env.subgraph(self._inputs)
         declare(
-            graph, OperatorKind.SINK, _CollectSink(items), inputs=self._inputs, name="collect", parallelism=1
+            graph,
+            OperatorKind.SINK,
+            _CollectSink(items),
+            inputs=self._inputs,
+            name=None if "collect" in graph else "collect",
+            parallelism=1,
         )
         job = self._env.run_graph(graph)
+        wait_interruptible(job.wait, job)
         result = job.wait()
         if result.dead_letters and not allow_dead_letters:
             first = job.first_dead_letter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from sage.platform.nodes import local_node
 
 from .datastream import DataStream
 from .declare import declare, user_location
+from .waiting import wait_interruptible
 
 __all__ = ["EnvironmentConfig", "LocalEnvironment", "PipelineCaptured", "capture_submit"]
 
@@ -182,8 +183,8 @@ class LocalEnvironment:
         self.config = validate_config("LocalEnvironment", EnvironmentConfig, merged)
 
     def configure_operator(self, operator: str, changes: Mapping[str, Any]) -> None:
-        """Replace config keys of an operator that was declared as a class with a config; `embedding.model` is the
-        key `model` in the section `embedding`.
+        """Replace config keys of an operator that was declared as a class with a config; `embedding.model` is
+        the key `model` in the section `embedding`.
 
         Raises:
             PipelineError: there is no such operator, or it has no config, or a section is none.
@@ -284,7 +285,7 @@ class LocalEnvironment:
 
 
 def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a key, or with dots the key of a section, made where it is missing; sections are copied, not changed."""
+    """Set a key, or with dots the key of a section (made where it is missing; copied, not changed)."""
     section, dot, rest = key.partition(".")
     if not dot:
         config[key] = value
@@ -296,19 +297,3 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
         )
     config[section] = dict(inner)
     _put(config[section], rest, value, where)
-
-
-def wait_interruptible(wait: Callable[[], Any], job: JobHandle) -> None:
-    """Wait for a job; the first Ctrl-C drains it, the second aborts it, and either is raised again once the
-    job has ended.
-    """
-    try:
-        wait()
-    except KeyboardInterrupt:
-        job.stop()
-        try:
-            job.wait()
-        except KeyboardInterrupt:
-            job.abort("interrupted twice")
-            job.wait()
-        raise

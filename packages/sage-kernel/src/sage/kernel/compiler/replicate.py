@@ -61,4 +61,7 @@ def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDe
         return QueueDescriptor(
             capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them"
         )
-    return QueueDescriptor(capacity=_ONE_REPLICA, reason="long, so that hand-overs are rare under load: its items have nowhere else to go")
+    return QueueDescriptor(
+        capacity=_ONE_REPLICA,
+        reason="long, so that hand-overs are rare under load: its items have nowhere else to go",
+    )

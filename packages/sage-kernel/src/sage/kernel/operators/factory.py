@@ -129,6 +129,7 @@ class FunctionFactory:
             abstract = sorted(getattr(target, "__abstractmethods__", ()))
             if abstract:
                 raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
+            factory._check_generator()
             # The checked model stays the configuration: what was validated is what every replica gets.
             return cls(
                 kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where
@@ -140,7 +141,14 @@ class FunctionFactory:
             raise PipelineError(f"{kind} needs a class, an instance or a function, got {target!r} {where}")
         if config is not None:
             raise PipelineError(f"config goes with an operator class; {target!r} is not one {where}")
+        factory._check_generator()
         return factory
+
+    def _check_generator(self) -> None:
+        if self.kind is not OperatorKind.FLATMAP and self._entry_is(inspect.isasyncgenfunction):
+            raise PipelineError(
+                f"{self.kind} cannot use the async generator {self.description}: only flatmap can {self.where}"
+            )
 
     @property
     def _is_function_class(self) -> bool:
@@ -168,17 +176,16 @@ class FunctionFactory:
 
     @property
     def is_async(self) -> bool:
-        """Whether the user's code is a coroutine function."""
+        """Whether the user's code is a coroutine function, or an async generator function."""
+        return self._entry_is(inspect.iscoroutinefunction) or self._entry_is(inspect.isasyncgenfunction)
+
+    def _entry_is(self, test: Callable[[Any], bool]) -> bool:
         entry = self.entry
         while isinstance(entry, functools.partial):
             entry = entry.func
-        if inspect.iscoroutinefunction(entry):
-            return True
-        return (
-            not inspect.isroutine(entry)
-            and not isinstance(entry, type)
-            and inspect.iscoroutinefunction(type(entry).__call__)
-        )
+        if inspect.isroutine(entry) or isinstance(entry, type):
+            return test(entry)
+        return test(type(entry).__call__)
 
     @property
     def is_replicable(self) -> bool:
@@ -213,17 +220,17 @@ class FunctionFactory:
             PipelineError: the user's constructor raised, or the instance cannot be copied.
         """
         target = self.target
+        function: Any
         if isinstance(target, AggregateSpec):
             return BoundOperator(target.add, None)
         if self._is_function_class:
             try:
                 function = target(self.config) if _takes_config(target) else target()
-            except (
-                Exception
-            ) as error:  # the user's constructor may raise anything; the message says whose it is
+            except Exception as error:  # the user's constructor may raise anything
                 raise PipelineError(f"{target.__name__} could not be made: {error!r} {self.where}") from error
             return BoundOperator(function.execute, function)
         if isinstance(target, Function):
+            # Any: which of the bases it is, and so that it has `execute`, was checked when it was built.
             function = target if parallelism == 1 else self._copy(target, parallelism)
             return BoundOperator(function.execute, function)
         return BoundOperator(target, None)

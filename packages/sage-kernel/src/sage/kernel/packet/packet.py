@@ -27,6 +27,7 @@ class Packet:
         enqueued_ns: sum over the items of the time at which they were put into the channel; a sum, so that
             joined packets keep the exact mean.
         shared: whether other packets hold the same lists.
+        size: how many items.
 
     Example:
         >>> head, rest = Packet([1, 2, 3], origins=7).split(2)
@@ -36,7 +37,7 @@ class Packet:
         (True, [1, 2, 3])
     """
 
-    __slots__ = ("enqueued_ns", "input_index", "keys", "origins", "shared", "values")
+    __slots__ = ("enqueued_ns", "input_index", "keys", "origins", "shared", "size", "values")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Packet:
         shared: bool = False,
     ) -> None:
         self.values = values
+        self.size = len(values)
         self.keys = keys
         self.origins = origins
         self.input_index = input_index
@@ -56,7 +58,7 @@ class Packet:
         self.shared = shared
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self.size
 
     def __bool__(self) -> bool:
         return True
@@ -106,6 +108,7 @@ class Packet:
         values = self._owned(self.values)
         values.extend(other.values)
         self.values = values
+        self.size = len(values)
         self.enqueued_ns += other.enqueued_ns
         self.shared = False
         return True
@@ -132,6 +135,7 @@ class EndOfStream:
     """
 
     __slots__ = ("input_index", "producer")
+    size = 0
 
     def __init__(self, producer: str, input_index: int) -> None:
         self.producer = producer

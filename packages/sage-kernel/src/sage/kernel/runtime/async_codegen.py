@@ -1,7 +1,9 @@
-"""Generates the coroutine function in which a slot works off rows through a chain of plain coroutine functions.
+"""Generates the coroutine function in which a slot works off rows through a chain of plain coroutine
+functions.
 
 Awaiting the user's coroutine in place costs one frame; going step by step through `Chain.process_async` costs
-four. Chains with a flatmap, a time limit or a function that only sometimes returns an awaitable go step by step.
+four. Chains with a flatmap, a time limit or a function that only sometimes returns an awaitable go step by
+step.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from sage.kernel.graph import OperatorKind
 
 from .codegen import compile_text
-from .steps import Step
+from .steps import Step, cancelled_call
 
 __all__ = ["AsyncChainCode", "SlotPool", "generate_async_chain"]
 
@@ -75,6 +77,8 @@ def generate_async_chain(
         "        try:",
     ]
     names: dict[str, Any] = {"now": now, "fail": fail, "shield": asyncio.shield}
+    names |= {"CancelledError": asyncio.CancelledError, "cancelled_call": cancelled_call}
+    names |= {"names": [step.name for step in steps]}
     names |= {"emit": outputs[0].append, "emit_key": outputs[1].append, "emit_origin": outputs[2].append}
     times: tuple[list[int], ...] = tuple([] for _ in steps)
     for index, step in enumerate(steps):
@@ -83,6 +87,8 @@ def generate_async_chain(
         lines += [f"            {line}" for line in _step_lines(index, step)]
     if steps[-1].kind is not OperatorKind.SINK:
         lines += ["            emit(v); emit_origin(o)"] + (["            emit_key(k)"] if keys_out else [])
+    lines += ["        except CancelledError as error:"]
+    lines += ["            await fail(at, cancelled_call(names[at], error), v, k, o)"]
     lines += ["        except Exception as error:", "            await fail(at, error, v, k, o)"]
     # A filter leaves by `continue`; the row is through all the same.
     lines += ["        finally:", "            blocked = row_done(first_key, o)"]
@@ -100,7 +106,12 @@ def _step_lines(index: int, step: Step) -> list[str]:
     lines = [f"at = {index}"] if index else []
     if step.enter is not None:
         lines.append(f"enter{index}(k)")
-    lines += [f"c{index}.items_in += 1", "start = now()", f"r = await call{index}(v)", f"time{index}(now() - start)"]
+    lines += [
+        f"c{index}.items_in += 1",
+        "start = now()",
+        f"r = await call{index}(v)",
+        f"time{index}(now() - start)",
+    ]
     match step.kind:
         case OperatorKind.MAP:
             lines.append("v = r")

@@ -18,6 +18,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
+from sage.kernel.graph import OperatorError
 from sage.kernel.packet import EndOfStream, Packet
 from sage.platform import ChannelClosedError
 
@@ -104,6 +105,7 @@ class AsyncTask(Task):
                 await asyncio.gather(self._blocked, return_exceptions=True)
             raise self._failure
         await self._drain()
+        self.count_waits()
         self._sender.end()
 
     def _abort(self) -> None:
@@ -136,8 +138,14 @@ class AsyncTask(Task):
                     # Operators that never suspend must not keep timers and other tasks of the loop waiting.
                     await asyncio.sleep(0)
                     self._yielded_at = self._now()
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as cancelled:
+            if self._done.done():
+                raise
+            # An operator has cancelled the task that it runs in: its item is lost, so the job must not go on.
+            names = ", ".join(self.parts.node.chain)
+            failure = OperatorError(f"an operator of {names} cancelled the task that the runtime runs it in")
+            failure.__cause__ = cancelled
+            self._end(failure)
         except BaseException as failure:  # handed to run(), which raises it in the worker
             self._end(failure)
 
@@ -183,7 +191,9 @@ class AsyncTask(Task):
 
     def _take(self, packet: Packet) -> None:
         now = self._now()
-        self.take_packet(packet, now)
+        self.counters.items_in += packet.size
+        self.counters.batches += 1
+        self.count_wait(packet, now)
         if self._in_flight == 0:
             self.counters.idle_ns += now - self._since
             self._since = now
@@ -205,6 +215,7 @@ class AsyncTask(Task):
     async def _lead(self) -> None:
         if not self._in_flight:
             self._count_times()
+            self.count_waits()
         self._set_leading(True)
         try:
             await self._reader.readable()
@@ -236,8 +247,8 @@ class AsyncTask(Task):
             return
         if not self._pending and (not self._open_inputs or self._in_flight >= self._concurrency):
             return
-        # One is enough while operators do not suspend: it will find nothing left. When others are in the middle
-        # of theirs, operators do, and each pending row needs a slot of its own.
+        # One is enough while operators do not suspend: it will find nothing left. When others are in the
+        # middle of theirs, operators do, and each pending row needs a slot of its own.
         others = self._in_flight - len(self._pending) - 1
         for _ in range(max(1, len(self._pending)) if others > 0 else 1):
             if self._followers:
@@ -334,7 +345,11 @@ class AsyncTask(Task):
         return outputs
 
     async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        self.pausing += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.pausing -= 1
 
     # -- outputs
 
@@ -353,9 +368,8 @@ class AsyncTask(Task):
         """Send what fits; where it does not, `_blocked` waits for room and everybody waits for it."""
         if self._blocked is not None or self.is_sink:
             return
-        packet = self.out_packet(0)
-        if packet is not None:
-            waiting = self._sender.try_send(packet)
+        if self.chain.outputs.values:
+            waiting = self._sender.try_send(self.fill_packet(Packet(()), 0, self._now()))
             if waiting:
                 self.activity = Activity.BLOCKED
                 self._blocked = self._loop.create_task(self._finish_send(waiting), name=f"{self.id} sender")

@@ -7,9 +7,10 @@ or the job fails.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import traceback
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,8 +18,8 @@ from sage.kernel.graph import Emit, OnError, OperatorKind
 from sage.kernel.operators import BadRecord
 from sage.kernel.telemetry import OperatorCounters
 
-from .codegen import SOURCE_LINE, BatchCounts, ChainCode, ChainShape, generate_chain
-from .steps import KeyGuard, Step, StepFailed
+from .codegen import COUNTED, SOURCE_LINE, ChainCode, ChainShape, generate_chain
+from .steps import KeyGuard, Step, StepFailed, UnawaitedError, cancelled_call
 
 __all__ = ["Chain", "DeadLetterSink", "Outputs", "SetAside"]
 
@@ -87,6 +88,10 @@ class Chain:
     Attributes:
         outputs: what the chain has put out and nobody has sent on yet.
         bad_records: records of the source that were set aside.
+        times_ns_sum: time in operators in the last timed batch.
+        row_times_ns: in the last timed batch, time from the beginning of a row to the end of its sink, per
+            item.
+        checks_all: an operator gave what only the timed form of the code finds: each batch must be timed.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Chain:
         self.steps = tuple(steps)
         self.outputs = Outputs()
         self.bad_records = 0
+        self.checks_all = False
         self.shape = shape
         self._source = source
         self._dead_letters = dead_letters
@@ -115,8 +121,10 @@ class Chain:
         self._replica_index = replica_index
         self._out_limit = out_limit
         self._random = random.Random(seed)
-        self._failed = [0] * len(self.steps)
-        self._codes: dict[tuple[bool, bool, bool], ChainCode] = {}
+        self._failures: list[int] = []
+        self.times_ns_sum = 0
+        self.row_times_ns: list[int] = []
+        self._codes: dict[tuple[bool, bool, bool, bool], ChainCode] = {}
         self._key_of_step = self._key_positions()
 
     def _key_positions(self) -> list[int]:
@@ -128,19 +136,31 @@ class Chain:
                 current += 1
         return positions
 
-    def code(self, *, timed: bool, origins_in: bool, flush_each: bool = False) -> ChainCode:
+    def code(
+        self, *, timed: bool, origins_in: bool, counted: bool = False, flush_each: bool = False
+    ) -> ChainCode:
         """The generated function for one form of input."""
-        form = (timed, origins_in, flush_each)
+        form = (timed, origins_in, counted, flush_each)
         found = self._codes.get(form)
         if found is None:
             found = self._codes[form] = generate_chain(
                 self.steps,
-                replace(self.shape, timed=timed, origins_in=origins_in, flush_each=flush_each),
+                replace(
+                    self.shape,
+                    timed=timed,
+                    origins_in=origins_in,
+                    counted=counted or self.shape.records,
+                    flush_each=flush_each,
+                ),
                 fail=self._fail,
                 bad_record=self.set_aside_record,
                 flush=self._flush,
                 now=self._now,
                 out_limit=self._out_limit,
+                source=self._source,
+                failures=self._failures,
+                account=self._account,
+                record_times=self._record_times,
             )
         return found
 
@@ -149,44 +169,46 @@ class Chain:
         """All functions generated so far, to recognise their frames on a stack."""
         return tuple(self._codes.values())
 
-    def run_batch(self, rows: Iterable[Any], code: ChainCode) -> BatchCounts:
-        """Run all rows; outputs gather in `outputs`. Counts items of all operators.
+    def run_batch(self, rows: Iterator[Any], size: int, code: ChainCode) -> int:
+        """Run all rows and return how many that were; outputs gather in `outputs`. Counts items of all
+        operators.
+
+        Args:
+            rows: the rows, of the form that `code` is for.
+            size: how many there are; ignored where the code counts them.
+            code: what `code()` returned.
 
         Raises:
             StepFailed: an operator raised and its contract says that the job fails.
             Interrupted: the job is being aborted.
         """
         outputs = self.outputs
-        counts = code.run(rows, outputs.values, outputs.keys, outputs.origins)
-        self._account(counts)
-        return counts
+        return code.run(rows, size, outputs.values, outputs.keys, outputs.origins)
 
-    def _account(self, counts: BatchCounts) -> None:
-        items = counts.rows
+    def _account(self, rows: int, passed: tuple[int, ...]) -> None:
+        """Count a batch in which an operator raised; generated code counts the others itself."""
+        items = rows
         if self._source is not None:
             self._source.items_in += items
             self._source.items_out += items
-        failed = self._failed
         for index, step in enumerate(self.steps):
-            counters = step.counters
-            counters.items_in += items
-            if step.kind in _COUNTED:
-                items = counts.passed[index]
-            elif failed[index]:
-                items -= failed[index]
-            if failed[index]:
-                failed[index] = 0
-            if counts.times_ns and counts.times_ns[index]:
-                times = counts.times_ns[index]
-                counters.timed_ns += sum(times)
-                counters.timed_items += len(times)
-                if len(times) == 1:
-                    counters.service_ns.add(times[0])
-                else:
-                    counters.service_ns.add_many(times)
+            step.counters.items_in += items
+            items = passed[index] if step.kind in COUNTED else items - self._failures.count(index)
             if step.emit is Emit.FINAL:
-                return
-            counters.items_out += items
+                break
+            step.counters.items_out += items
+        self._failures.clear()
+
+    def _record_times(self, times: tuple[list[int], ...], row_times: list[int]) -> None:
+        self.times_ns_sum = 0
+        self.row_times_ns = row_times
+        for step, taken in zip(self.steps, times, strict=True):
+            if taken:
+                total = sum(taken)
+                self.times_ns_sum += total
+                step.counters.timed_ns += total
+                step.counters.timed_items += len(taken)
+                step.counters.service_ns.add_many(taken)
 
     def _fail(self, error: Exception, value: Any, keys: tuple[Hashable, ...], origin: int | None) -> None:
         """Called from generated code: an operator raised for `value`."""
@@ -196,7 +218,9 @@ class Chain:
         index = code.step_of_line[trace.tb_lineno]
         if index == SOURCE_LINE:
             raise StepFailed("the source raised", error) from error
-        self._failed[index] += 1
+        self._failures.append(index)
+        if isinstance(error, UnawaitedError):
+            self.checks_all = True
         step = self.steps[index]
         if step.kind is OperatorKind.KEY_BY and isinstance(error, TypeError) and trace.tb_next is None:
             error = _unhashable(step.guard, keys[self._key_of_step[index] + 1]) or error
@@ -276,6 +300,8 @@ class Chain:
                 try:
                     outputs = await call(step, value, key)
                     break
+                except asyncio.CancelledError as cancelled:
+                    error = cancelled_call(step.name, cancelled)
                 except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
             wait = self._next_pause(step, value, key, attempts, error)
@@ -364,15 +390,28 @@ class Chain:
     def finish(self, flush: Callable[[], None]) -> None:
         """The stream has ended: emit what `reduce` and `aggregate` have kept for the end."""
         for index, step in enumerate(self.steps):
-            for emitted, (value, key) in enumerate(step.final_outputs()):
-                step.counters.items_out += 1
-                self.process(index + 1, value, key, None, fresh=True)
+            for emitted, (kept_key, accumulator) in enumerate(step.kept()):
+                for value, key in self._final_outputs(step, kept_key, accumulator):
+                    step.counters.items_out += 1
+                    self.process(index + 1, value, key, None, fresh=True)
                 if emitted % self._out_limit == self._out_limit - 1:
                     flush()
         flush()
 
-
-_COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
+    def _final_outputs(self, step: Step, key: Hashable, accumulator: Any) -> list[tuple[Any, Hashable]]:
+        """What is emitted for a key; nothing where it cannot be computed and the accumulator was set
+        aside.
+        """
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return [step.final_output(key, accumulator)]
+            except Exception as raised:  # the boundary to user code: it is the accumulator's error
+                pause = self._next_pause(step, accumulator, key, attempts, raised)
+            if pause is None:
+                return []
+            self._pause(pause)
 
 
 def _unhashable(guard: KeyGuard | None, key: Any) -> Exception | None:

@@ -18,18 +18,23 @@ import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any
 
 from sage.kernel.graph import Emit, OperatorKind
 from sage.kernel.operators import BadRecord
+from sage.kernel.telemetry import OperatorCounters
 
 from .steps import Step, check_output, explode
 
-__all__ = ["SOURCE_LINE", "BatchCounts", "ChainCode", "ChainShape", "compile_text", "generate_chain"]
+__all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "compile_text", "generate_chain"]
 
 SOURCE_LINE = -1
 """Step number of the line that fetches the next row."""
 
+COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
+"""Kinds whose number of outputs does not follow from the number of inputs."""
+
+_FOLDS = frozenset({OperatorKind.REDUCE, OperatorKind.AGGREGATE})
 _serial = itertools.count()
 
 
@@ -45,6 +50,7 @@ class ChainShape:
         flush_each: each output is sent on at once, stamped with the time of its row (a source that may wait
             for its next item).
         timed: the time of each call is taken.
+        counted: the number of rows is not known before; bad records do not count.
     """
 
     keys_in: bool = False
@@ -53,23 +59,7 @@ class ChainShape:
     records: bool = False
     flush_each: bool = False
     timed: bool = False
-
-
-class BatchCounts(NamedTuple):
-    """What one call of a chain function reports.
-
-    Attributes:
-        rows: rows begun, bad records not counted.
-        passed: for each step that is a filter or a flatmap, how many items it passed on; 0 for the others.
-        times_ns: for each step the times of its calls (empty when not timed).
-        row_times_ns: time from the beginning of the row to the end of the sink, for each item that reached it
-            (empty when not timed).
-    """
-
-    rows: int
-    passed: tuple[int, ...]
-    times_ns: tuple[list[int], ...]
-    row_times_ns: list[int]
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +67,14 @@ class ChainCode:
     """A generated function and what is needed to understand its frames.
 
     Attributes:
-        run: `run(rows, out, out_keys, out_origins) -> BatchCounts`.
+        run: `run(rows, size, out, out_keys, out_origins)` returns the number of rows that it ran; `size` is
+            how many there are, where that is known.
         code: its code object, by which its frames are found on a stack.
         step_of_line: step number by line, `SOURCE_LINE` for the line that fetches a row.
         source: its text.
     """
 
-    run: Callable[..., BatchCounts]
+    run: Callable[..., int]
     code: CodeType
     step_of_line: dict[int, int]
     source: str
@@ -110,6 +101,10 @@ def generate_chain(
     flush: Callable[[], None],
     now: Callable[[], int],
     out_limit: int,
+    source: OperatorCounters | None,
+    failures: list[int],
+    account: Callable[[int, tuple[int, ...]], None],
+    record_times: Callable[[tuple[list[int], ...], list[int]], None],
 ) -> ChainCode:
     """Generate the function of a chain.
 
@@ -122,16 +117,26 @@ def generate_chain(
         flush: sends on what is in the output lists and empties them in place.
         now: monotonic clock in ns.
         out_limit: outputs that may gather before `flush` is called inside a batch.
+        source: counters of the source in front, or None.
+        failures: a list that is not empty when an operator has raised in this batch.
+        account: `account(rows, passed)` counts a batch in which an operator raised; `passed` says for each
+            filter and flatmap how many items it passed on.
+        record_times: `record_times(times, row_times)`: for each step the times of its calls, and for each
+            item that reached a sink the time since its row was begun, all in ns.
     """
     writer = _Writer()
     names = {
         "BadRecord": BadRecord,
-        "BatchCounts": BatchCounts,
+        "account": account,
         "bad_record": bad_record,
         "fail": fail,
+        "failures": failures,
         "flush": flush,
         "now": now,
+        "check_output": check_output,
         "out_limit": out_limit,
+        "record_times": record_times,
+        "source": source,
     }
     _header(writer, steps, shape)
     _loop(writer, steps, shape, names)
@@ -151,15 +156,27 @@ def compile_text(text: str) -> CodeType:
 
 
 def _header(writer: _Writer, steps: Sequence[Step], shape: ChainShape) -> None:
-    writer.add("def chain(rows, out, out_keys, out_origins):")
+    writer.add("def chain(rows, size, out, out_keys, out_origins):")
     writer.depth += 1
-    writer.add("emit = out.append; emit_key = out_keys.append; emit_origin = out_origins.append")
+    if not steps or steps[-1].kind is not OperatorKind.SINK:
+        writer.add("emit = out.append")
+    if shape.keys_out:
+        writer.add("emit_key = out_keys.append")
+    if shape.origins_in or shape.flush_each:
+        writer.add("emit_origin = out_origins.append")
     keys = ["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY]
     writer.add(f"{' = '.join(['v', 'o', *keys])} = None")
-    writer.add(f"{' = '.join(['n_rows', *(f'n{index}' for index in range(len(steps)))])} = 0")
-    for index in range(len(steps) if shape.timed else 0):
-        writer.add(f"times{index} = []; time{index} = times{index}.append")
-    writer.add("row_times = []; row_time = row_times.append")
+    passed = [f"n{index}" for index, step in enumerate(steps) if step.kind in COUNTED]
+    if shape.counted:
+        writer.add(f"{' = '.join(['n_rows', *passed])} = 0")
+    else:
+        writer.add("n_rows = size")
+        if passed:
+            writer.add(f"{' = '.join(passed)} = 0")
+    if shape.timed:
+        for index in range(len(steps)):
+            writer.add(f"times{index} = []; time{index} = times{index}.append")
+        writer.add("row_times = []; row_time = row_times.append")
 
 
 def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> None:
@@ -174,7 +191,8 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
         writer.add("if v.__class__ is BadRecord:")
         writer.add("    bad_record(v)")
         writer.add("    continue")
-    writer.add("n_rows += 1")
+    if shape.counted:
+        writer.add("n_rows += 1")
     if shape.flush_each and not shape.origins_in:
         writer.add("o = now()")
     if shape.timed:
@@ -191,15 +209,36 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
         writer.add(f"    fail(error, v, ({keys},), o)")
         writer.depth -= 1
     writer.depth -= 1
-    times = ", ".join(f"times{index}" for index in range(len(steps))) if shape.timed else ""
-    passed = ", ".join(f"n{index}" for index in range(len(steps)))
-    writer.add(
-        f"return BatchCounts(n_rows, ({passed}{',' if passed else ''}), ({times}{',' if times else ''}), "
-        f"row_times)"
-    )
+    _count(writer, steps, shape, names)
+    writer.add("return n_rows")
     writer.depth -= 1
     writer.add("except Exception as error:")
     writer.add(f"    fail(error, v, ({keys},), o)")
+
+
+def _count(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> None:
+    """Counts the batch: straight-line where nothing raised."""
+    if shape.timed:
+        times = "".join(f"times{index}, " for index in range(len(steps)))
+        writer.add(f"record_times(({times}), row_times)")
+    passed = "".join(f"n{index}, " if step.kind in COUNTED else "0, " for index, step in enumerate(steps))
+    writer.add("if failures:")
+    writer.add(f"    account(n_rows, ({passed}))")
+    writer.add("else:")
+    items = "n_rows"
+    lines = (
+        [f"source.items_in += {items}; source.items_out += {items}"] if names["source"] is not None else []
+    )
+    for index, step in enumerate(steps):
+        names[f"c{index}"] = step.counters
+        lines.append(f"c{index}.items_in += {items}")
+        if step.emit is Emit.FINAL:
+            break
+        if step.kind in COUNTED:
+            items = f"n{index}"
+        lines.append(f"c{index}.items_out += {items}")
+    for line in lines or ["pass"]:
+        writer.add(f"    {line}")
 
 
 def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> int:
@@ -214,7 +253,7 @@ def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
             writer.add("start = now()")
         match step.kind:
             case OperatorKind.MAP:
-                _write_map(writer, index, shape.timed, names)
+                _write_map(writer, index, shape.timed)
             case OperatorKind.FILTER:
                 _write_filter(writer, index, shape.timed)
             case OperatorKind.FLATMAP:
@@ -222,16 +261,18 @@ def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
                 loops += 1
             case OperatorKind.KEY_BY:
                 key = f"k{index + 1}"
-                _write_key_by(writer, index, step, shape.timed, names)
-            case OperatorKind.REDUCE:
-                _write_reduce(writer, index, step, key, shape.timed)
-            case OperatorKind.AGGREGATE:
-                _write_aggregate(writer, index, step, key, shape.timed)
+                folds = index + 1 < len(steps) and steps[index + 1].kind in _FOLDS
+                _write_key_by(writer, index, step, shape.timed, names, check=not folds)
+            case OperatorKind.REDUCE | OperatorKind.AGGREGATE:
+                checked_by = index - 1 if index and steps[index - 1].kind is OperatorKind.KEY_BY else None
+                _write_fold(writer, index, step, key, shape.timed, checked_by)
             case OperatorKind.SINK:
-                writer.add(f"call{index}(v)", index)
+                writer.add(f"{'r = ' if shape.timed else ''}call{index}(v)", index)
                 _write_time(writer, index, shape.timed)
+                _write_check(writer, index, shape.timed)
         if step.emit is Emit.FINAL:
-            break
+            # Nothing goes further here; what is behind gets its items one by one, at the end of the stream.
+            return loops
     last = steps[-1] if steps else None
     if last is not None and last.kind is OperatorKind.SINK:
         if shape.timed:
@@ -239,16 +280,15 @@ def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
         if shape.origins_in:
             writer.add("emit_origin(o)")
         return loops
-    if last is None or last.emit is not Emit.FINAL:
-        writer.add("emit(v)")
-        if shape.keys_out:
-            writer.add(f"emit_key({key})")
-        if shape.origins_in or shape.flush_each:
-            writer.add("emit_origin(o)")
-        if shape.flush_each:
-            writer.add("flush()")
-        elif loops:
-            writer.add("if len(out) >= out_limit: flush()")
+    writer.add("emit(v)")
+    if shape.keys_out:
+        writer.add(f"emit_key({key})")
+    if shape.origins_in or shape.flush_each:
+        writer.add("emit_origin(o)")
+    if shape.flush_each:
+        writer.add("flush()")
+    elif loops:
+        writer.add("if len(out) >= out_limit: flush()")
     return loops
 
 
@@ -257,16 +297,20 @@ def _write_time(writer: _Writer, index: int, timed: bool) -> None:
         writer.add(f"time{index}(now() - start)")
 
 
-def _write_map(writer: _Writer, index: int, timed: bool, names: dict[str, Any]) -> None:
+def _write_check(writer: _Writer, index: int, timed: bool) -> None:
+    # The timed form looks at what comes back as well: a coroutine that nobody awaits is found in the first
+    # batch.
+    if timed:
+        writer.add(f"check_output(step{index}.name, r)", index)
+
+
+def _write_map(writer: _Writer, index: int, timed: bool) -> None:
     if not timed:
         writer.add(f"v = call{index}(v)", index)
         return
-    # The timed form looks at what comes back as well: a coroutine that nobody awaits is found in the first
-    # batch.
-    names["check_output"] = check_output
     writer.add(f"r = call{index}(v)", index)
     _write_time(writer, index, timed)
-    writer.add(f"check_output(step{index}.name, r)", index)
+    _write_check(writer, index, timed)
     writer.add("v = r")
 
 
@@ -276,6 +320,7 @@ def _write_filter(writer: _Writer, index: int, timed: bool) -> None:
     else:
         writer.add(f"r = call{index}(v)", index)
         _write_time(writer, index, timed)
+        _write_check(writer, index, timed)
         writer.add("if not r: continue", index)
     writer.add(f"n{index} += 1")
 
@@ -294,33 +339,40 @@ def _write_flatmap(writer: _Writer, index: int, step: Step, timed: bool, names: 
     writer.depth += 1
 
 
-def _write_key_by(writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any]) -> None:
+def _write_key_by(
+    writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any], *, check: bool
+) -> None:
     assert step.guard is not None
     names |= {f"known{index}": step.guard.known, f"guard{index}": step.guard.check}
     writer.add(f"k{index + 1} = call{index}(v)", index)
     _write_time(writer, index, timed)
-    writer.add(f"if k{index + 1} not in known{index}: guard{index}(k{index + 1})", index)
+    if check:
+        writer.add(f"if k{index + 1} not in known{index}: guard{index}(k{index + 1})", index)
 
 
-def _write_reduce(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
-    if step.emit is Emit.FINAL:
-        writer.add(
-            f"state{index}[{key}] = call{index}(state{index}[{key}], v) if {key} in state{index} else v",
-            index,
-        )
-        _write_time(writer, index, timed)
-        return
-    writer.add(f"if {key} in state{index}: v = call{index}(state{index}[{key}], v)", index)
-    writer.add(f"state{index}[{key}] = v", index)
-    _write_time(writer, index, timed)
-
-
-def _write_aggregate(writer: _Writer, index: int, step: Step, key: str, timed: bool) -> None:
-    writer.add(
-        f"r = call{index}(state{index}[{key}] if {key} in state{index} else create{index}(), v)", index
-    )
+def _write_fold(
+    writer: _Writer, index: int, step: Step, key: str, timed: bool, checked_by: int | None
+) -> None:
+    """Reduce and aggregate. A key whose `key_by` is just before is checked when it first comes, so that the
+    look-up of its state is the only one; an error of that check is the error of the `key_by`.
+    """
+    aggregates = step.kind is OperatorKind.AGGREGATE
+    writer.add("try:")
+    writer.add(f"    a = state{index}[{key}]", index if checked_by is None else checked_by)
+    writer.add("except KeyError:")
+    if checked_by is not None:
+        writer.add(f"    guard{checked_by}({key})", checked_by)
+    if aggregates:
+        writer.add(f"    r = call{index}(create{index}(), v)", index)
+    else:
+        writer.add("    r = v")
+    writer.add("else:")
+    writer.add(f"    r = call{index}(a, v)", index)
+    _write_check(writer, index, timed)
     if step.emit is Emit.FINAL:
         writer.add(f"state{index}[{key}] = r")
+    elif not aggregates:
+        writer.add(f"state{index}[{key}] = v = r")
     elif step.result is None:
         writer.add(f"state{index}[{key}] = r; v = ({key}, r)")
     else:

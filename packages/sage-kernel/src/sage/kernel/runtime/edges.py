@@ -36,6 +36,8 @@ class OutputEdge:
         self._now = now
         self._parts: list[tuple[int, Packet]] = []
         self._unplaced: Packet | None = None
+        # With one target there is nothing to decide.
+        self._only = self._channels[0] if len(self._channels) == 1 else None
 
     def begin(self, packet: Packet) -> None:
         """Take a packet to be sent; the one before must be through."""
@@ -45,18 +47,30 @@ class OutputEdge:
         else:
             self._parts, _ = self._router.route(packet)
 
+    def try_send(self, packet: Packet) -> Sequence[Channel[Any]]:
+        """`begin` and `advance` at once; the packet's `enqueued_ns` says that it is sent now."""
+        if self._only is None:
+            self.begin(packet)
+            return self.advance()
+        packet.input_index = self._input_index
+        rest = self._only.try_put(packet)
+        if rest is None:
+            return ()
+        self._parts = [(0, rest)]
+        return self._channels
+
     def advance(self) -> Sequence[Channel[Any]]:
         """Send what fits now; the channels that must have room before more can be sent, empty when the packet
         is through.
         """
-        if self._unplaced is not None:
-            return self._advance_adaptive()
         waiting: list[tuple[int, Packet]] = []
         for target, part in self._parts:
             rest = self._try_put(target, part)
             if rest is not None:
                 waiting.append((target, rest))
         self._parts = waiting
+        if self._unplaced is not None and not waiting:
+            return self._advance_adaptive()
         return [self._channels[target] for target, _ in waiting]
 
     def _advance_adaptive(self) -> Sequence[Channel[Any]]:
@@ -68,15 +82,18 @@ class OutputEdge:
             parts, self._unplaced = self._router.route(self._unplaced, loads)
             if not parts:
                 return self._channels
-            # Another writer may have taken the room meanwhile: what does not fit goes back to be placed anew.
+            # Another writer may have taken the room meanwhile. What does not fit waits for this target:
+            # placed anew it could come to another one behind items that it has to come before.
             for target, part in parts:
                 rest = self._try_put(target, part)
                 if rest is not None:
-                    self._unplaced = rest if self._unplaced is None else _join(rest, self._unplaced)
+                    self._parts.append((target, rest))
+            if self._parts:
+                return [self._channels[target] for target, _ in self._parts]
         return ()
 
     def _try_put(self, target: int, part: Packet) -> Packet | None:
-        part.enqueued_ns = self._now() * len(part)
+        part.enqueued_ns = self._now() * part.size
         rest: Packet | None = self._channels[target].try_put(part)
         return rest
 
@@ -86,12 +103,6 @@ class OutputEdge:
             channel.try_put(EndOfStream(self._producer, self._input_index))
 
 
-def _join(first: Packet, second: Packet) -> Packet:
-    joined = Packet(list(first.values), keys=first.keys, origins=first.origins, input_index=first.input_index)
-    joined.absorb(second)
-    return joined
-
-
 class Sender:
     """All edges of a task that runs on a thread."""
 
@@ -99,6 +110,7 @@ class Sender:
         self, edges: Sequence[OutputEdge], backend: Backend, on_wait: Callable[[bool], None]
     ) -> None:
         self._edges = tuple(edges)
+        self._shared = len(self._edges) > 1
         self._gate = backend.writable_gate()
         self._now = backend.clock.monotonic_ns
         self._on_wait = on_wait
@@ -109,20 +121,26 @@ class Sender:
         Raises:
             ChannelClosedError: the job is being aborted.
         """
+        if not self._shared:
+            edge = self._edges[0]
+            full = edge.try_send(packet)
+            return self._wait(edge, full) if full else 0
         blocked = 0
-        shared = len(self._edges) > 1
         for edge in self._edges:
-            edge.begin(packet.view(0) if shared else packet)
-            full = edge.advance()
+            full = edge.try_send(packet.view(0))
             if full:
-                start = self._now()
-                self._on_wait(True)
-                while full:
-                    self._gate.wait(full)
-                    full = edge.advance()
-                self._on_wait(False)
-                blocked += self._now() - start
+                blocked += self._wait(edge, full)
         return blocked
+
+    def _wait(self, edge: OutputEdge, full: Sequence[Channel[Any]]) -> int:
+        """Wait for room until the edge's packet is through; ns that it took."""
+        start = self._now()
+        self._on_wait(True)
+        while full:
+            self._gate.wait(full)
+            full = edge.advance()
+        self._on_wait(False)
+        return self._now() - start
 
     def end(self) -> None:
         """End the stream on all edges."""
@@ -145,8 +163,7 @@ class AsyncSender:
         shared = len(self._edges) > 1
         waiting = []
         for edge in self._edges:
-            edge.begin(packet.view(0) if shared else packet)
-            full = edge.advance()
+            full = edge.try_send(packet.view(0) if shared else packet)
             if full:
                 waiting.append((edge, full))
         return waiting

@@ -7,6 +7,7 @@ rare: retries, items behind a retried one, results at the end of the stream.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +20,18 @@ from sage.kernel.graph import Emit, IOSpec, OperatorKind
 from sage.kernel.operators import Function, OperatorContext
 from sage.kernel.telemetry import OperatorCounters
 
-__all__ = ["Interrupted", "ItemError", "KeyGuard", "Step", "StepFailed", "check_output", "explode"]
+__all__ = [
+    "CancelledCallError",
+    "Interrupted",
+    "ItemError",
+    "KeyGuard",
+    "Step",
+    "StepFailed",
+    "UnawaitedError",
+    "cancelled_call",
+    "check_output",
+    "explode",
+]
 
 Output = tuple[Any, Hashable]
 
@@ -40,6 +52,14 @@ class StepFailed(BaseException):
 
 class ItemError(SageError):
     """What an operator returned for an item cannot be used."""
+
+
+class CancelledCallError(ItemError):
+    """An operator let a `CancelledError` out that nobody of the runtime has caused."""
+
+
+class UnawaitedError(ItemError):
+    """A plain function returned a coroutine, which nobody awaits."""
 
 
 class KeyGuard:
@@ -75,6 +95,7 @@ class KeyGuard:
                 self.known.clear()
             self.known.add(key)
         except (TypeError, InvalidArgumentError) as error:
+            check_output(self.operator, key)
             text = repr(key)
             text = text if len(text) <= 80 else text[:77] + "..."
             if isinstance(key, (list, dict, set, bytearray)):
@@ -144,24 +165,29 @@ class Step:
                 check_output(self.name, result)
                 return [(result, key)]
             case OperatorKind.FILTER:
+                check_output(self.name, result)
                 return [(value, key)] if result else []
             case OperatorKind.FLATMAP:
                 return [(item, key) for item in explode(self.name, result, self.io.outputs_max)]
             case OperatorKind.KEY_BY:
                 assert self.guard is not None
+                check_output(self.name, result)
                 self.guard.check(result)
                 return [(value, result)]
+        check_output(self.name, result)
         return []
 
     def _reduce(self, value: Any, key: Hashable) -> list[Output]:
         if key in self.state:
             value = self.call(self.state[key], value)
+            check_output(self.name, value)
         self.state[key] = value
         return [(value, key)] if self.emit is Emit.EACH else []
 
     def _aggregate(self, value: Any, key: Hashable) -> list[Output]:
         assert self.create is not None
         accumulator = self.call(self.state[key] if key in self.state else self.create(), value)
+        check_output(self.name, accumulator)
         outputs = [self._aggregated(key, accumulator)] if self.emit is Emit.EACH else []
         self.state[key] = accumulator
         return outputs
@@ -169,29 +195,40 @@ class Step:
     def _aggregated(self, key: Hashable, accumulator: Any) -> Output:
         return (key, accumulator if self.result is None else self.result(accumulator)), key
 
-    def final_outputs(self) -> Iterable[Output]:
-        """What is emitted at the end of the stream: one output per key, in the order in which keys first
-        came.
-        """
-        if self.emit is not Emit.FINAL:
-            return
-        for key, value in self.state.items():
-            yield (value, key) if self.kind is OperatorKind.REDUCE else self._aggregated(key, value)
+    def kept(self) -> Iterable[tuple[Hashable, Any]]:
+        """What waits for the end of the stream: (key, accumulator), in the order in which keys first came."""
+        return self.state.items() if self.emit is Emit.FINAL else ()
+
+    def final_output(self, key: Hashable, accumulator: Any) -> Output:
+        """What is emitted for a key at the end of the stream. Raises what the user's `result` raises."""
+        return (accumulator, key) if self.kind is OperatorKind.REDUCE else self._aggregated(key, accumulator)
 
 
 def check_output(name: str, result: Any) -> None:
     """Refuse a coroutine where a value was expected.
 
     Raises:
-        ItemError: `result` was never awaited.
+        UnawaitedError: `result` was never awaited.
     """
     if inspect.iscoroutine(result):
         result.close()
-        raise ItemError(
+        raise UnawaitedError(
             f"operator {name!r} returned a coroutine that nobody awaits: declare it with `async def`, or "
             f"give it "
             "contract=Contract(execution=Execution.ASYNC)"
         )
+
+
+def cancelled_call(name: str, error: asyncio.CancelledError) -> CancelledCallError:
+    """The item's error for a `CancelledError` out of an operator; raises it again where the job ends the
+    task.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error
+    refused = CancelledCallError(f"operator {name!r} awaited something that was cancelled")
+    refused.__cause__ = error
+    return refused
 
 
 def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
@@ -211,6 +248,7 @@ def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
         to pass the whole on use map
     """
     if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
+        check_output(name, result)
         text = repr(result)
         text = text if len(text) <= 80 else text[:77] + "..."
         hint = "" if result is None else ": to pass the whole on use map"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,9 @@ from .edges import OutputEdge
 from .steps import Interrupted, Step
 
 __all__ = ["Activity", "BatchLimit", "JobSignals", "Task", "TaskParts"]
+
+
+logger = logging.getLogger("sage.kernel.task")
 
 
 class Activity(StrEnum):
@@ -150,6 +155,7 @@ class Task(ABC):
         is_sink: whether items end here.
         activity: what it is doing at this moment.
         offset: how far its source has come, None for a task without a source.
+        pausing: how many of its items wait before a retry.
     """
 
     # Times below this per item are not worth two clock readings per operator; there one batch in
@@ -158,6 +164,7 @@ class Task(ABC):
     TIMED_EVERY = 16
     TIMED_ITEMS = 16
     OUT_LIMIT = 1024
+    WAITS_TOGETHER = 512
 
     def __init__(
         self,
@@ -173,12 +180,14 @@ class Task(ABC):
         self.is_sink = not parts.edges
         self.activity = Activity.SETUP
         self.offset: Any = parts.offset
+        self.pausing = 0
         self._signals = signals
         self._backend = backend
         self._now = backend.clock.monotonic_ns
         self._on_ready = on_ready
         self._set_up: list[tuple[str, Function]] = []
         self._open_inputs = parts.producers
+        self._waits: list[int] = []
         self.chain = Chain(
             parts.steps,
             source=parts.counters.operators[0] if parts.source is not None else None,
@@ -189,7 +198,7 @@ class Task(ABC):
             ),
             dead_letters=dead_letters,
             flush=self.flush,
-            pause=signals.pause,
+            pause=self._pause_thread,
             now=self._now,
             replica_index=parts.node.replica_index,
             out_limit=self.OUT_LIMIT,
@@ -200,6 +209,13 @@ class Task(ABC):
     def id(self) -> str:
         """Task id."""
         return self.parts.node.id
+
+    def _pause_thread(self, seconds: float) -> None:
+        self.pausing += 1
+        try:
+            self._signals.pause(seconds)
+        finally:
+            self.pausing -= 1
 
     @abstractmethod
     def flush(self) -> None:
@@ -224,7 +240,7 @@ class Task(ABC):
         """Tear down what was set up, last first; each one is called even if one before it raised.
 
         Raises:
-            OperatorError: one of them raised.
+            OperatorError: one of them raised, and the task does not end with another error already.
         """
         failed: OperatorError | None = None
         while self._set_up:
@@ -236,32 +252,48 @@ class Task(ABC):
                     f"teardown of operator {name!r} failed: {type(error).__name__}: {error}"
                 )
                 failed.__cause__ = error
-        if failed is not None:
+        if failed is None:
+            return
+        if sys.exc_info()[1] is None:
             raise failed
+        # The task ends with an error already: that one is the reason, this one must not stand in its place.
+        logger.warning("%s", failed, exc_info=failed)
 
-    def take_packet(self, packet: Packet, start: int) -> None:
-        """Count a packet that has just been taken from the inbox."""
-        items = len(packet)
-        counters = self.counters
-        counters.items_in += items
-        counters.batches += 1
-        wait = max(0, items * start - packet.enqueued_ns)
-        counters.queue_wait_ns_sum += wait
-        counters.queue_wait_ns.add(wait / items, items)
+    def count_wait(self, packet: Packet, start: int) -> None:
+        """Count how long the items of a packet have waited in the inbox."""
+        wait = max(0, packet.size * start - packet.enqueued_ns)
+        self.counters.queue_wait_ns_sum += wait
+        self.counters.queue_wait_ns.add(wait / packet.size, packet.size)
 
-    def out_packet(self, origin: int) -> Packet | None:
-        """What the chain has put out, as a packet; its lists are handed over. None when there is nothing."""
+    def count_waits(self) -> None:
+        """Count the waits of items that have travelled alone; they are gathered, because one at a time they
+        cost more.
+        """
+        if self._waits:
+            waits = [max(0, wait) for wait in self._waits]
+            self._waits.clear()
+            self.counters.queue_wait_ns_sum += sum(waits)
+            self.counters.queue_wait_ns.add_many(waits)
+
+    def fill_packet(self, packet: Packet, origin: int, now: int) -> Packet:
+        """Put what the chain has put out into `packet`, whatever it held; the output lists are emptied."""
         outputs = self.chain.outputs
-        if not outputs.values:
-            return None
-        keyed, stamped = self.parts.keys_out, bool(outputs.origins)
-        packet = Packet(
-            outputs.values[:],
-            keys=outputs.keys[:] if keyed else None,
-            origins=outputs.origins[:] if stamped else origin,
-        )
-        outputs.clear()
-        self.counters.items_out += len(packet)
+        values = outputs.values
+        packet.values = values[:]
+        packet.size = size = len(values)
+        values.clear()
+        packet.shared = False
+        packet.origins = origin
+        packet.enqueued_ns = size * now
+        if outputs.origins:
+            packet.origins = outputs.origins[:] if size > 1 else outputs.origins[0]
+            outputs.origins.clear()
+        if outputs.keys:
+            packet.keys = outputs.keys[:]
+            outputs.keys.clear()
+        else:
+            packet.keys = None
+        self.counters.items_out += size
         return packet
 
     def count_latency(self, sunk: int, origin: int, end: int) -> None:

@@ -25,6 +25,10 @@ def view_task(task: Task, worker: Worker) -> TaskView:
     queued = task.parts.inbox.occupancy if task.parts.inbox is not None else 0
     activity = task.activity
     moved = (counters.items_in, counters.items_out, counters.batches, activity)
+    if task.pausing:
+        # A pause that the contract asks for is no standstill, however long: each look at it is a new one.
+        doing = f"{task.pausing} item(s) waiting before a retry"
+        return TaskView(object(), in_work=True, queued=queued, doing=doing)
     if activity not in (Activity.WORKING, Activity.SETUP):
         return TaskView(moved, in_work=False, queued=queued, doing=str(activity))
     if activity is Activity.SETUP:

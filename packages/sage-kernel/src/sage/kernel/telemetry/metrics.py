@@ -141,14 +141,15 @@ class ReplicaReading:
 def _latency(sketches: Iterable[QuantileSketch]) -> LatencyMetrics:
     total = QuantileSketch()
     for sketch in sketches:
-        total.merge(sketch)
+        total.merge(sketch.snapshot())
     if not total.count:
         return LatencyMetrics()
     return LatencyMetrics(
         count=total.count,
         mean_ms=total.mean / NS_PER_MS,
         p50_ms=total.quantile(0.5) / NS_PER_MS,
-        p99_ms=total.quantile(0.99) / NS_PER_MS,
+        # Among fewer than 100 samples the nearest rank of P99 is the largest one.
+        p99_ms=(total.quantile(0.99) if total.count >= 100 else total.max) / NS_PER_MS,
         max_ms=total.max / NS_PER_MS,
     )
 

@@ -146,9 +146,11 @@ class SqliteStore:
 
     def _is_ours(self) -> bool:
         """Return True for a store of this version, False for an empty file; refuse everything else."""
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        # One statement, so that both come from one snapshot: another process may be making the schema now.
+        application, objects = self._connection.execute(
+            "SELECT application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_application_id"
+        ).fetchone()
         if application != _APPLICATION_ID:
-            (objects,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if application or objects:
                 raise StoreError("is a SQLite database of another program, not a SAGE store", path=self.path)
             return False

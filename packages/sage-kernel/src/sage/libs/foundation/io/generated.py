@@ -77,7 +77,7 @@ class RateSource(SourceFunction[tuple[Any, int]]):
 
     Yields `(item, arrival_ns)`: the intended arrival on the clock of `time.perf_counter_ns`. A late item
     keeps its intended arrival, so that latency measured from there includes the waiting that a slow pipeline
-    causes (no coordinated omission). A `BadRecord` of the inner source passes as it is.
+    causes (no coordinated omission). A `BadRecord` of the inner source comes at once.
 
     Config:
         source: a `SourceFunction` instance, an iterable that can be read again, or a callable that returns
@@ -146,7 +146,7 @@ class RateSource(SourceFunction[tuple[Any, int]]):
         since_start_s = 0.0
         for number, item in enumerate(items):
             if isinstance(item, BadRecord):
-                yield item
+                yield item, time.perf_counter_ns()
                 continue
             # Multiplied and not added up in the constant case: no drift.
             since_start_s = number / rate if constant else since_start_s

@@ -33,7 +33,8 @@ class Generation:
     Attributes:
         text: the answer.
         model: who wrote it.
-        citations: 1-based numbers of passages; None lets the generator read them out of the text.
+        citations: 1-based numbers of the passages that the text rests on; None lets the generator read them
+            out of the text.
         usage: counts of tokens.
         note: what a reader must know about how the answer came about.
 

@@ -22,11 +22,16 @@ _NOTE_NOTHING = "extractive: no sentence of the passages matches the question"
 _MODEL = "extractive-sentences"
 
 # Shares of the score; each part is between 0 and 1.
-_COVERAGE, _RANKING, _SIMILARITY, _CUE, _PASSAGE = 0.45, 0.2, 0.15, 0.1, 0.1
+_COVERAGE, _RANKING, _SIMILARITY, _CUE, _PASSAGE = 0.4, 0.15, 0.1, 0.1, 0.1
+# "What is X?" is answered by a sentence that begins with X.
+_SUBJECT = 0.25
+_ASKS_WHAT = re.compile(r"^\W*what(?: is|'s| are) (.+)$", re.IGNORECASE)
+# Verbs of questions that say nothing about the matter; left out where other words remain.
+_WEAK = frozenset(tokenize("work works happen happens mean means called", stemming=True))
 # A sentence must have this share of the question's words, weighted by how rare they are in the passages.
 _COVERAGE_MIN = 0.34
 # Further sentences must be nearly as good as the best one.
-_NEARLY = 0.75
+_NEARLY = 0.85
 _SENTENCES_MAX = 5000
 _SENTENCE_CHARACTERS_MAX = 600
 _WORDS_MIN = 3
@@ -109,6 +114,10 @@ class ExtractiveBackend:
 
     def _choose(self, query: str, candidates: list[_Candidate], passages: int) -> list[_Candidate]:
         words = Counter(_tokens(query))
+        for weak in _WEAK & words.keys() if words.keys() - _WEAK else ():
+            del words[weak]
+        asked = _ASKS_WHAT.match(query)
+        subject = _tokens(asked[1]) if asked else []
         index = BM25Index(tokenizer=_tokens)
         for number, candidate in enumerate(candidates):
             index.add(str(number), candidate.text)
@@ -124,7 +133,8 @@ class ExtractiveBackend:
         scored: list[tuple[float, int]] = []
         for number, hit in hits.items():
             candidate = candidates[number]
-            has = set(_tokens(candidate.text))
+            tokens = _tokens(candidate.text)
+            has = set(tokens)
             coverage = sum(value for word, value in weight.items() if word in has) / total
             if coverage < _COVERAGE_MIN:
                 continue
@@ -134,6 +144,7 @@ class ExtractiveBackend:
                 + _SIMILARITY * max(0.0, similarity[number])
                 + _CUE * (cue is not None and cue.search(candidate.text) is not None)
                 + _PASSAGE * (1 - candidate.passage / passages)
+                + _SUBJECT * (bool(subject) and tokens[: len(subject)] == subject)
             )
             scored.append((score, number))
         scored.sort(key=lambda entry: (-entry[0], entry[1]))

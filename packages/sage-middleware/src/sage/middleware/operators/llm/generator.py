@@ -90,7 +90,10 @@ class SageLLMGenerator(MapFunction[Any, Answer]):
         if self._ctx is not None:
             for name, amount in made.usage.items():
                 self.ctx.metrics.count(name, amount)
-        citations = _cited(made.text, len(passages)) if made.citations is None else made.citations
+        citations = made.citations
+        if citations is None:
+            # A model that cites nothing has still seen them all.
+            citations = _cited(made.text, len(passages)) or tuple(range(1, len(passages) + 1))
         return Answer(
             query, made.text, backend.name, made.model, passages, citations, made.usage, made.note, extra
         )

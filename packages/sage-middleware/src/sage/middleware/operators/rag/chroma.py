@@ -53,6 +53,7 @@ class ChromaRetriever(MapFunction[Any, RetrievedContext]):
     """
 
     Config: ClassVar[type[BaseModel] | None] = _Config
+    _client: Any = None
     _collection: Any = None
     _embedder: Embedder | None = None
 
@@ -68,7 +69,17 @@ class ChromaRetriever(MapFunction[Any, RetrievedContext]):
             # The client would make an empty database there, and the mistake would show as a collection that
             # is missing.
             raise RetrievalError(f"ChromaRetriever: no Chroma database in {str(path)!r} (persistence_path)")
-        client = chromadb.PersistentClient(path=str(path), settings=Settings(anonymized_telemetry=False))
+        self._client = chromadb.PersistentClient(
+            path=str(path), settings=Settings(anonymized_telemetry=False)
+        )
+        try:
+            self._open(path)
+        except BaseException:
+            self.teardown()
+            raise
+
+    def _open(self, path: Path) -> None:
+        client = self._client
         wanted = self.config.chroma.collection_name
         # Names or collections, according to the version of chromadb.
         known = sorted(each if isinstance(each, str) else each.name for each in client.list_collections())
@@ -85,8 +96,11 @@ class ChromaRetriever(MapFunction[Any, RetrievedContext]):
         self._collection = collection
 
     def teardown(self) -> None:
-        """Let the collection go."""
+        """Close the database."""
+        client, self._client = self._client, None
         self._collection = self._embedder = None
+        if client is not None:
+            client.close()
 
     def execute(self, item: Any) -> RetrievedContext:
         """Return the question with its passages."""

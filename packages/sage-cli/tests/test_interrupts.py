@@ -1,0 +1,145 @@
+"""Ctrl-C and SIGTERM, with real signals."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Start = Callable[..., subprocess.Popen[str]]
+Pipeline = Callable[..., Path]
+
+_ENDLESS = """
+    def numbers():
+        number = 0
+        while True:
+            yield number
+            number += 1
+            time.sleep(0.01)
+    def show(number):
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+    env = LocalEnvironment("endless", {"grace_s": 10, "abort_grace_s": 0.5})
+    env.from_source(numbers).map(lambda n: n, parallelism=1).sink(show)
+"""
+_BLOCKED = """
+    def numbers():
+        yield 0
+        print("waiting", flush=True)
+        time.sleep(1000)
+    def show(number):
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+    env = LocalEnvironment("blocked", {"grace_s": GRACE, "abort_grace_s": 0.3})
+    env.from_source(numbers).sink(show)
+"""
+
+
+def _next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_drains(
+    start_sage: Start, pipeline: Pipeline, number: signal.Signals, code: int
+) -> None:
+    process = start_sage("run", pipeline(_ENDLESS), "--json")
+    assert _next_line(process) == "0\n"
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "interrupted: finishing what is under way" in errors
+    assert "10 s at most" in errors
+    assert "Traceback" not in errors
+    *results, last = output.splitlines()
+    report = json.loads(last)
+    assert report["state"] == "stopped"
+    assert report["exit_code"] == code
+    # Drained: everything that was made has been shown, in order.
+    assert ["0", *results] == [str(n) for n in range(report["metrics"]["items_in"])]
+
+
+def test_the_second_signal_aborts_although_the_source_is_blocked(
+    start_sage: Start, pipeline: Pipeline
+) -> None:
+    process = start_sage("run", pipeline(_BLOCKED.replace("GRACE", "60")))
+    assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "interrupted: finishing what is under way" in process.stderr.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - began < 10  # not the 60 s of the grace period
+    assert process.returncode == 130
+    assert "interrupted again: aborting" in errors
+    assert "blocked aborted in" in errors
+    assert "Traceback" not in errors
+
+
+def test_an_output_that_nobody_reads_does_not_hold_an_aborted_run(
+    start_sage: Start, pipeline: Pipeline
+) -> None:
+    code = """
+        env = LocalEnvironment("unread", {"abort_grace_s": 0.3})
+        env.from_collection(range(10_000_000)).print()
+    """
+    process = start_sage("run", pipeline(code), "--json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert select.select([process.stdout], [], [], 20)[0]
+    time.sleep(0.3)  # the pipe is full
+    for message in ("interrupted: ", "interrupted again: "):
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith(message)
+    assert process.wait(10) == 130
+    assert "nobody reads standard output" in process.stderr.read()
+
+
+def test_the_third_signal_leaves_at_once(start_sage: Start, pipeline: Pipeline) -> None:
+    code = _BLOCKED.replace("GRACE", "60").replace('"abort_grace_s": 0.3', '"abort_grace_s": 60')
+    process = start_sage("run", pipeline(code))
+    assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
+    assert process.stderr is not None
+    for message in ("interrupted: ", "interrupted again: "):
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith(message)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+
+
+def test_a_source_that_does_not_stop_is_aborted_after_the_grace_period(
+    start_sage: Start, pipeline: Pipeline
+) -> None:
+    process = start_sage("run", pipeline(_BLOCKED.replace("GRACE", "0.5")))
+    assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert "error: job 'blocked' was aborted: the grace period for draining is over" in errors
+    assert "waiting for its source's next item" in errors
+
+
+@pytest.mark.parametrize("command", ["run", "compile"])
+def test_a_signal_while_the_file_is_loaded(
+    start_sage: Start, pipeline: Pipeline, tmp_path: Path, command: str
+) -> None:
+    process = start_sage(command, pipeline("open('loading', 'w').close()\ntime.sleep(1000)\n"))
+    give_up = time.monotonic() + 20
+    while not (tmp_path / "loading").exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (
+        130,
+        "",
+        f"interrupted while {tmp_path / 'pipeline.py'} was loaded\n",
+    )
