@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 project = "SAGE"
@@ -43,9 +44,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 
-def normalise_docstring(
-    app: Sphinx, what: str, name: str, subject: object, options: object, lines: list[str]
-) -> None:
+def normalise_docstring(app: Sphinx, what: str, name: str, subject: object, options: object, lines: list[str]) -> None:
     """Make reStructuredText of our docstrings where the two would be read differently; called before napoleon.
 
     The first line of an attribute's docstring may have a colon inside of code (napoleon would take what stands
@@ -60,6 +59,15 @@ def normalise_docstring(
             lines[number] = line.lstrip()
 
 
+def trim_code(app: Sphinx, doctree: nodes.document) -> None:
+    """Take the blank line off that ends the output of an example (doctest needs it before the closing fence)."""
+    for block in doctree.findall(nodes.literal_block):
+        text = block.astext().rstrip()
+        block.rawsource = text
+        block.children = [nodes.Text(text)]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("doctree-read", trim_code)
     app.connect("autodoc-process-docstring", normalise_docstring, priority=400)

@@ -1,8 +1,7 @@
 """The commands in the documents are run, and what the documents show is what they print.
 
-A fenced block of the language `console` is a session: lines that begin with `$ ` are commands, `> ` goes
-on with one, and the lines below are what it writes to standard output and standard error (`...` stands for
-anything). The sessions of
+A fenced block of the language `console` is a session: lines that begin with `$ ` are commands, the lines below
+a command are what it writes to standard output and standard error (`...` stands for anything). The sessions of
 a document run one after the other in one folder. That folder has the files of the document (code blocks with a
 caption) and, as in a checkout, `docs`, `examples`, `cpp` and `CMakeLists.txt`. A command must succeed unless
 the next one is `echo $?`.
@@ -59,10 +58,8 @@ def sessions_of(text: str) -> list[Command]:
             continue
         assert body.startswith("$ "), f"a console block begins with a command, got {body[:40]!r}"
         for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-            lines = part.splitlines()
-            end = next((at for at, line in enumerate(lines[1:], 1) if not line.startswith("> ")), len(lines))
-            command = [lines[0], *(line.removeprefix("> ") for line in lines[1:end])]
-            commands.append(Command("\n".join(command).strip(), "\n".join([*lines[end:], ""])))
+            command, _, expected = part.partition("\n")
+            commands.append(Command(command.strip(), expected))
     return commands
 
 

@@ -28,17 +28,13 @@ def links_of(text: str) -> list[str]:
 
 
 def test_the_reading_of_links() -> None:
-    text = (
-        "[a](b.md#c) [d](https://e.org/f) [g](#h) ![i](j/k.png)\n```py\nxs[0](y.md)\n```\n`z[1](w)` [`l`](m)"
-    )
+    text = "[a](b.md#c) [d](https://e.org/f) [g](#h) ![i](j/k.png)\n```py\nxs[0](y.md)\n```\n`z[1](w)` [`l`](m)"
     assert links_of(text) == ["b.md", "j/k.png", "m"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(document: Path) -> None:
     dangling = [
-        link
-        for link in links_of(document.read_text(encoding="utf-8"))
-        if not (document.parent / link).exists()
+        link for link in links_of(document.read_text(encoding="utf-8")) if not (document.parent / link).exists()
     ]
     assert dangling == []

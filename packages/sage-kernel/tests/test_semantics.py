@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from executions import ExecutionKind
 from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
 from reference import Counts, Letter, Outcome, interpret
-from strategies import Pipeline, build, describe, pipelines
+from strategies import Op, Pipeline, build, describe, pipelines
 
-from sage.kernel.api import JobResult, LocalEnvironment
+from sage.kernel.api import JobResult, JobState, LocalEnvironment
 from sage.kernel.runtime import DeadLetterStore, JobHandle
 
 RANDOM = settings(
@@ -37,7 +39,10 @@ class Run:
     letters: list[Letter]
 
 
-def run(pipeline: Pipeline, kind: ExecutionKind) -> Run:
+def run(
+    pipeline: Pipeline, kind: ExecutionKind, meddle: Callable[[JobHandle], None] = lambda job: None
+) -> Run:
+    """Run it; `meddle` may stop or abort it on the way."""
     taken: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
         env = LocalEnvironment(
@@ -46,6 +51,7 @@ def run(pipeline: Pipeline, kind: ExecutionKind) -> Run:
         )
         build(pipeline, env, kind, taken)
         job = env.submit(wait=False)
+        meddle(job)
         result = job.wait(30)
         with DeadLetterStore(Path(home)) as store:
             letters = [Letter(found.operator, found.item, found.attempts, found.error) for found in store.read()]
@@ -80,18 +86,23 @@ def test_run_equals_reference(execution: ExecutionKind, switching: None, pipelin
     note(describe(pipeline))
     expected = expect(pipeline, execution)
     got = run(pipeline, execution)
+    check_against(expected, got)
+    metrics = got.result.metrics
+    assert metrics.items_in == sum(len(op.items) for op in pipeline.ops if op.kind == "source")
+    assert metrics.items_out == sum(len(values) for values in got.sinks.values())
+
+
+def check_against(expected: Outcome, got: Run) -> None:
+    """Items, dead letters and counters of a run are those of the reference; queues kept their bounds."""
     for sink, values in got.sinks.items():
         assert items(values) == items(expected.sinks.get(sink, [])), f"items of {sink}"
     assert Counter(got.letters) == Counter(expected.letters), "dead letters"
     assert got.result.dead_letters == len(expected.letters)
-    metrics = got.result.metrics
     counted = {
         found.operator: Counts(found.items_in, found.items_out, found.errors, found.retries, found.dead_letters)
-        for found in metrics.operators
+        for found in got.result.metrics.operators
     }
     assert counted == expected.counts, "counters"
-    assert metrics.items_in == sum(len(op.items) for op in pipeline.ops if op.kind == "source")
-    assert metrics.items_out == sum(len(values) for values in got.sinks.values())
     check_queues(got)
 
 
@@ -107,7 +118,7 @@ def check_queues(got: Run) -> None:
 def test_parallelism_does_not_change_the_result(execution: ExecutionKind, pipeline: Pipeline) -> None:
     """The same pipeline with one replica of everything and with the replicas that were drawn."""
     single = Pipeline(
-        tuple(_replace_parallelism(op) for op in pipeline.ops), fusion=pipeline.fusion, queue_capacity=None
+        tuple(replace(op, parallelism=1) for op in pipeline.ops), fusion=pipeline.fusion, queue_capacity=None
     )
     note(describe(pipeline))
     one, many = run(single, execution), run(pipeline, execution)
@@ -116,10 +127,62 @@ def test_parallelism_does_not_change_the_result(execution: ExecutionKind, pipeli
     }
 
 
-def _replace_parallelism(op: Any) -> Any:
-    from dataclasses import replace
+@settings(RANDOM, max_examples=80)
+@given(pipeline=pipelines(), delay_ms=st.floats(0, 8))
+@pytest.mark.timeout(120)
+def test_a_stopped_run_is_the_whole_run_of_what_its_sources_had_made(
+    execution: ExecutionKind, pipeline: Pipeline, delay_ms: float
+) -> None:
+    note(f"stopped after {delay_ms} ms\n{describe(pipeline)}")
 
-    return replace(op, parallelism=1)
+    def stop(job: JobHandle) -> None:
+        time.sleep(delay_ms / 1000)
+        job.stop(20)
+
+    got = run(pipeline, execution, stop)
+    assert got.result.state in (JobState.STOPPED, JobState.FINISHED)
+    offsets = got.result.offsets
+    note(f"offsets {offsets}")
+    made = Pipeline(
+        tuple(
+            replace(op, items=_prefix(op, offsets[f"source{position}"])) if op.kind == "source" else op
+            for position, op in enumerate(pipeline.ops)
+        )
+    )
+    check_against(expect(made, execution), got)
+
+
+def _prefix(op: Op, offsets: list[Any]) -> tuple[Any, ...]:
+    """What the replicas of a source had made when they were at these offsets."""
+    return tuple(
+        item
+        for replica, offset in enumerate(offsets)
+        for item in op.items[replica :: op.parallelism][: 0 if offset is None else offset]
+    )
+
+
+@settings(RANDOM, max_examples=60)
+@given(pipeline=pipelines(), delay_ms=st.floats(0, 8))
+@pytest.mark.timeout(120)
+def test_an_aborted_run_ends_at_once_and_gives_nothing_that_is_not_in_the_whole_run(
+    execution: ExecutionKind, pipeline: Pipeline, delay_ms: float
+) -> None:
+    note(f"aborted after {delay_ms} ms\n{describe(pipeline)}")
+
+    def abort(job: JobHandle) -> None:
+        time.sleep(delay_ms / 1000)
+        job.abort("enough")
+
+    begun = time.monotonic()
+    got = run(pipeline, execution, abort)
+    assert time.monotonic() - begun < 4
+    assert got.result.state in (JobState.ABORTED, JobState.FINISHED)
+    assert "given up" not in got.result.reason
+    if any(op.kind in ("reduce", "aggregate") for op in pipeline.ops):
+        return  # what a fold had taken by then is not determined
+    expected = expect(pipeline, execution)
+    for sink, values in got.sinks.items():
+        assert not items(values) - items(expected.sinks.get(sink, [])), f"items of {sink}"
 
 
 def test_reference_knows_what_it_does() -> None:

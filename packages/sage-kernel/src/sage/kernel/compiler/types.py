@@ -92,6 +92,8 @@ def _closed(hint: Any) -> Any:
     """Any for everything that says nothing certain: type variables, Any, object, strings."""
     if hint is None:
         return type(None)
+    if typing.get_origin(hint) is typing.Annotated:
+        return _closed(typing.get_args(hint)[0])
     if isinstance(hint, (typing.TypeVar, str)) or hint in (Any, object):
         return Any
     return hint
@@ -120,8 +122,9 @@ def fits(given: Any, taken: Any) -> bool:
         below = issubclass(given_class, taken_class) or issubclass(taken_class, given_class)
     except TypeError:
         return True
-    if not (below or given_class in _NUMBERS.get(taken_class, ())):
-        return False
+    if not (below or issubclass(given_class, _NUMBERS.get(taken_class, ()))):
+        # Of two abstract classes that know nothing of each other, a value may well be both.
+        return inspect.isabstract(given_class) and inspect.isabstract(taken_class)
     given_arguments, taken_arguments = typing.get_args(given), typing.get_args(taken)
     if (
         given_class is taken_class

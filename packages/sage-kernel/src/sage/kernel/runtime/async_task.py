@@ -383,6 +383,9 @@ class AsyncTask(Task):
             raise
         self.activity = Activity.WORKING if self._in_flight else Activity.WAITING_INPUT
         self._blocked = None
+        if not self._in_flight:
+            # The time was blocked, so it was not idle.
+            self._since = self._now()
         # What was put out meanwhile goes next; nobody else may be awake to do it.
         self._flush_soon()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
+from types import TracebackType
+
+from sage.common.errors import SageError
 
 from .steps import StepFailed
 
 __all__ = ["describe_failure"]
-
-_OWN = str(Path(__file__).parent.parent.parent)
 
 
 def describe_failure(reason: str, failure: BaseException) -> str:
@@ -21,15 +21,29 @@ def describe_failure(reason: str, failure: BaseException) -> str:
     """
     raised = failure.error if isinstance(failure, StepFailed) else failure
     what = f"{failure}: " if isinstance(failure, StepFailed) else ""
-    line = "".join(traceback.format_exception_only(raised)).strip()
+    # Our own errors are sentences; of others the type is half of the message.
+    line = str(raised) if isinstance(raised, SageError) else "".join(traceback.format_exception_only(raised)).strip()
     return f"{reason}: {what}{line}{_place(raised)}"
 
 
 def _place(error: BaseException) -> str:
-    """`(file:line, in function)` of the innermost frame that is not the framework's."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_OWN, "<sage chain")) and not frame.filename.startswith("<frozen")
-    ]
-    return f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    """`(file:line, in function)` of the innermost frame that is not the framework's, of the error or what caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        found = _innermost_foreign(seen.__traceback__)
+        if found is not None:
+            return f" ({found})"
+        seen = seen.__cause__
+    return ""
+
+
+def _innermost_foreign(trace: TracebackType | None) -> str | None:
+    found = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        generated = code.co_filename.startswith("<")
+        if not generated and not module.startswith(("sage.", "asyncio.", "threading")):
+            found = f"{code.co_filename}:{trace.tb_lineno}, in {code.co_name}"
+        trace = trace.tb_next
+    return found

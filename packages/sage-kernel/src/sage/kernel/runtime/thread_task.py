@@ -59,8 +59,10 @@ class ThreadTask(Task):
         else:
             self._run_source()
         # What is emitted at the end of the stream answers all of it: its latency counts from here.
-        self._origin = self._now()
+        self._origin = start = self._now()
+        self._blocked_ns = 0
         self.chain.finish(self.flush)
+        self.counters.busy_ns += self._now() - start - self._blocked_ns
         self.count_latency(0, 0, self._now())
         self.count_waits()
         self._sender.end()
