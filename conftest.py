@@ -25,9 +25,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile(
-    "dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 # How long a test's threads, children and descriptors may take to go away after it has returned.
@@ -54,9 +52,7 @@ class Holdings:
         """What is held now and was not held `before`, described."""
         threads = (f"thread {thread.name!r}" for thread in self.threads - before.threads)
         processes = (f"process {pid}: {_command_line(pid)}" for pid in self.processes - before.processes)
-        descriptors = (
-            f"descriptor {number}: {_target(number)}" for number in self.descriptors - before.descriptors
-        )
+        descriptors = (f"descriptor {number}: {_target(number)}" for number in self.descriptors - before.descriptors)
         return sorted((*threads, *processes, *descriptors))
 
 
@@ -78,9 +74,7 @@ def _child_processes() -> frozenset[int]:
             pids.update(int(pid) for pid in (task / "children").read_text().split())
         except OSError:  # the thread has ended between the listing and the reading
             continue
-    helpers = _own(resource_tracker._resource_tracker, "_pid") | _own(
-        forkserver._forkserver, "_forkserver_pid"
-    )
+    helpers = _own(resource_tracker._resource_tracker, "_pid") | _own(forkserver._forkserver, "_forkserver_pid")
     return frozenset(pids - helpers)
 
 

@@ -18,19 +18,13 @@ def main() -> int:
     workloads = list(dict.fromkeys(run.workload for run in RUNS))
     parser = argparse.ArgumentParser(prog="python -m benchmark", description=__doc__)
     parser.add_argument("workloads", nargs="*", help=f"of: {', '.join(workloads)} (default: all)")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="how often each script runs, in turn (default 5)"
-    )
-    parser.add_argument(
-        "--slow-sink-seconds", type=float, default=60.0, help="length of slow_sink (default 60)"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often each script runs, in turn (default 5)")
+    parser.add_argument("--slow-sink-seconds", type=float, default=60.0, help="length of slow_sink (default 60)")
     options = parser.parse_args()
     unknown = set(options.workloads) - set(workloads)
     if unknown or options.rounds < 1:
         parser.error(
-            f"unknown workload {unknown.pop()!r}"
-            if unknown
-            else f"--rounds must be >= 1, got {options.rounds}"
+            f"unknown workload {unknown.pop()!r}" if unknown else f"--rounds must be >= 1, got {options.rounds}"
         )
     try:
         results = run_all(options.workloads or workloads, options.rounds, options.slow_sink_seconds, _say)

@@ -48,9 +48,7 @@ def run_once(run: Run, extra: Sequence[str] = ()) -> dict[str, Any]:
     except subprocess.TimeoutExpired as late:
         raise BenchmarkError(f"{run.name} {run.workload} took more than {RUN_TIMEOUT_S:g} s") from late
     if done.returncode:
-        raise BenchmarkError(
-            f"{run.name} {run.workload} failed with {done.returncode}:\n{done.stderr[-2000:]}"
-        )
+        raise BenchmarkError(f"{run.name} {run.workload} failed with {done.returncode}:\n{done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -74,16 +72,11 @@ def medians_of(results: Iterable[dict[str, Any]]) -> Medians:
     """The median of each figure by (workload, name)."""
     groups: dict[tuple[str, str], dict[str, list[float]]] = {}
     for result in results:
-        figures = {key: result[key] for key in ("items_per_second", "seconds", "peak_rss_mb")} | result[
-            "details"
-        ]
+        figures = {key: result[key] for key in ("items_per_second", "seconds", "peak_rss_mb")} | result["details"]
         group = groups.setdefault((result["workload"], result["name"]), {})
         for key, value in figures.items():
             group.setdefault(key, []).append(float(value))
-    return {
-        key: {name: statistics.median(values) for name, values in group.items()}
-        for key, group in groups.items()
-    }
+    return {key: {name: statistics.median(values) for name, values in group.items()} for key, group in groups.items()}
 
 
 def format_tables(results: list[dict[str, Any]]) -> tuple[str, bool]:
@@ -113,11 +106,7 @@ def format_tables(results: list[dict[str, Any]]) -> tuple[str, bool]:
         "|---|---|---|---|---|---|",
     ]
     for (workload, name), figures in medians.items():
-        times = [
-            result["seconds"]
-            for result in results
-            if (result["workload"], result["name"]) == (workload, name)
-        ]
+        times = [result["seconds"] for result in results if (result["workload"], result["name"]) == (workload, name)]
         shown = ("over_ideal", "hop_p50_us", "hop_p99_us", "rss_first_third_mb", "rss_last_third_mb")
         more = ", ".join(f"{key} {figures[key]:.3f}" for key in shown if key in figures)
         lines.append(

@@ -85,9 +85,7 @@ class Target:
 
 
 def _rate(peer: str, workload: str) -> Callable[[Medians], float]:
-    return lambda medians: (
-        medians[workload, "sage"]["items_per_second"] / medians[workload, peer]["items_per_second"]
-    )
+    return lambda medians: medians[workload, "sage"]["items_per_second"] / medians[workload, peer]["items_per_second"]
 
 
 def _best_rate(workload: str, *peers: str) -> Callable[[Medians], float]:

@@ -23,7 +23,8 @@ myst_heading_anchors = 3
 # --- Docstrings
 # They are written for readers of the source: names stand in single backticks.
 default_role = "code"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+# `Config` of an operator is an alias of a private model; its keys stand in the class's docstring.
+autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "Config"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

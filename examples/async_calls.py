@@ -55,7 +55,5 @@ def build(items: int = 256, in_flight: int = 64, reject: int = 0) -> LocalEnviro
         resources=Resources(concurrency=in_flight),
         io=IOSpec(timeout_s=5.0, errors=ErrorPolicy(retries=2, delay_s=0.05)),
     )
-    env.from_collection(range(items), name="numbers").map(
-        Lookup(reject), contract=contract, name="lookup"
-    ).print()
+    env.from_collection(range(items), name="numbers").map(Lookup(reject), contract=contract, name="lookup").print()
     return env

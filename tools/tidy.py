@@ -42,9 +42,7 @@ LAYER_HEIGHTS = {"common": 1, "platform": 2, "kernel": 3, "libs": 4, "middleware
 #: Import packages whose work is to write to a terminal.
 MAY_PRINT = {"cli"}
 
-TEXT_FILE = re.compile(
-    r"Makefile$|.*\.(c|cc|cfg|cmake|cpp|h|hpp|ini|json|md|py|pyi|rst|sh|toml|txt|yaml|yml)$"
-)
+TEXT_FILE = re.compile(r"Makefile$|.*\.(c|cc|cfg|cmake|cpp|h|hpp|ini|json|md|py|pyi|rst|sh|toml|txt|yaml|yml)$")
 SKIPPED_DIRECTORIES = {"build", "dist", "_build", "__pycache__", "_generated", "node_modules"}
 
 # In pieces: this file must pass its own check.
@@ -104,9 +102,7 @@ def check_lengths(module: Module) -> Iterator[Finding]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
             if length > FUNCTION_LINES_MAX:
-                message = (
-                    f"'{node.name}' has {length} lines without its docstring, at most {FUNCTION_LINES_MAX}"
-                )
+                message = f"'{node.name}' has {length} lines without its docstring, at most {FUNCTION_LINES_MAX}"
                 yield module.finding(node.lineno, "function-length", message)
 
 
@@ -136,9 +132,7 @@ def check_package_init(module: Module) -> Iterator[Finding]:
         return
     covered = docstring_lines(module.tree)
     if covered == 0:
-        yield module.finding(
-            1, "package-init", "has no docstring: say what the package is and how it is laid out"
-        )
+        yield module.finding(1, "package-init", "has no docstring: say what the package is and how it is laid out")
     elif covered > INIT_DOCSTRING_LINES_MAX:
         message = f"docstring of {covered} lines, at most {INIT_DOCSTRING_LINES_MAX}"
         yield module.finding(1, "package-init", message)
@@ -171,13 +165,9 @@ def check_broad_excepts(module: Module) -> Iterator[Finding]:
     """A broad except says why: in a comment on the line before, on its own, or above its first statement."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ExceptHandler) and is_broad(node):
-            nearby = (
-                module.comments.get(line, "") for line in range(node.lineno - 1, node.body[0].lineno + 1)
-            )
+            nearby = (module.comments.get(line, "") for line in range(node.lineno - 1, node.body[0].lineno + 1))
             if not any(TOOL_COMMENT.sub("", comment).strip(" #") for comment in nearby):
-                yield module.finding(
-                    node.lineno, "broad-except", "say in a comment why everything is caught here"
-                )
+                yield module.finding(node.lineno, "broad-except", "say in a comment why everything is caught here")
 
 
 def imported_name(call: ast.Call) -> str | None:
@@ -204,9 +194,7 @@ def check_layer_strings(module: Module) -> Iterator[Finding]:
             continue
         name = imported_name(node) or ""
         if name.startswith("sage.") and LAYER_HEIGHTS.get(name.split(".")[1], 0) > own:
-            message = (
-                f"sage.{module.layer} must not reach up to '{name}': use an entry point (importlib.metadata)"
-            )
+            message = f"sage.{module.layer} must not reach up to '{name}': use an entry point (importlib.metadata)"
             yield module.finding(node.lineno, "layer-string", message)
 
 
@@ -273,9 +261,7 @@ def files_below(root: Path) -> Iterator[Path]:
     """The text files of the repository, relative to `root`, without builds, environments and caches."""
     for name, subdirectories, files in os.walk(root):  # Path.walk needs Python 3.12
         below = Path(name).relative_to(root)
-        subdirectories[:] = sorted(
-            directory for directory in subdirectories if not is_skipped(below / directory)
-        )
+        subdirectories[:] = sorted(directory for directory in subdirectories if not is_skipped(below / directory))
         for file in sorted(files):
             if TEXT_FILE.match(file):
                 yield below / file

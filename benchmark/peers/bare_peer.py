@@ -43,9 +43,7 @@ def keyed(options: Options) -> Outcome:
     return Outcome(options.items, seconds, workloads.check_keyed(outputs, pairs))
 
 
-async def _with_tasks(
-    call: Callable[[int], Awaitable[int]], items: int, tasks: int
-) -> tuple[list[int], float]:
+async def _with_tasks(call: Callable[[int], Awaitable[int]], items: int, tasks: int) -> tuple[list[int], float]:
     """Run `call` over `range(items)` from `tasks` tasks sharing an iterator: the cheapest bound there is."""
     source = iter(range(items))
     outputs: list[int] = []

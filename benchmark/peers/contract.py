@@ -134,9 +134,7 @@ class RssSampler:
         """
         third = len(self._samples_mb) // 3
         if third == 0:
-            raise workloads.WrongResultError(
-                f"a run must last 3 samples of its RSS, got {len(self._samples_mb)}"
-            )
+            raise workloads.WrongResultError(f"a run must last 3 samples of its RSS, got {len(self._samples_mb)}")
         first = statistics.median(self._samples_mb[:third])
         last = statistics.median(self._samples_mb[-third:])
         return {
@@ -200,16 +198,10 @@ def _parse(
     variants = sorted({variant for entry in offered.values() for variant in entry.variants})
     parser.add_argument("workload", nargs="?", choices=sorted(offered))
     parser.add_argument("--list", action="store_true", help="print the workloads and their variants as JSON")
-    parser.add_argument(
-        "--items", type=_positive_int, help="default: the workload's own, bounded for slow peers"
-    )
+    parser.add_argument("--items", type=_positive_int, help="default: the workload's own, bounded for slow peers")
     parser.add_argument("--variant", choices=variants, default=PLAIN)
-    parser.add_argument(
-        "--batch-size", type=_positive_int, help="items per batch, where the peer has batches"
-    )
-    parser.add_argument(
-        "--in-flight", type=_positive_int, default=workloads.LLM_IN_FLIGHT, help="calls at once"
-    )
+    parser.add_argument("--batch-size", type=_positive_int, help="items per batch, where the peer has batches")
+    parser.add_argument("--in-flight", type=_positive_int, default=workloads.LLM_IN_FLIGHT, help="calls at once")
     parser.add_argument("--queue-capacity", type=_positive_int, default=workloads.HOP_QUEUE_CAPACITY)
     parser.add_argument("--run-seconds", type=_positive_float, default=workloads.SLOW_SINK_RUN_SECONDS)
     given = parser.parse_args(arguments)

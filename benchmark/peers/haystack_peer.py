@@ -97,9 +97,7 @@ def noop(options: Options) -> Outcome:
         if "kept" in pipeline.run({"add_one": {"value": item}})["keep"]:
             count += 1
     seconds = perf_counter() - start
-    return Outcome(
-        options.items, seconds, workloads.check_noop(count, options.items), _per_run(options.items)
-    )
+    return Outcome(options.items, seconds, workloads.check_noop(count, options.items), _per_run(options.items))
 
 
 def keyed(options: Options) -> Outcome:

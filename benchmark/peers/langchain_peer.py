@@ -27,9 +27,7 @@ KEYED_ITEMS = 5_000
 
 def noop(options: Options) -> Outcome:
     """Three lambdas; there is no filter, so the last one answers whether the item is kept."""
-    chain = (
-        RunnableLambda(workloads.add_one) | RunnableLambda(workloads.double) | RunnableLambda(workloads.keep)
-    )
+    chain = RunnableLambda(workloads.add_one) | RunnableLambda(workloads.double) | RunnableLambda(workloads.keep)
     inputs = list(range(options.items))
     start = perf_counter()
     if options.variant == INVOKE:
@@ -38,9 +36,7 @@ def noop(options: Options) -> Outcome:
         # One thread: steps that never wait gain nothing from more.
         kept = chain.batch(inputs, RunnableConfig(max_concurrency=1))
     seconds = perf_counter() - start
-    return Outcome(
-        options.items, seconds, workloads.check_noop(sum(kept), options.items), _bounded(options.items)
-    )
+    return Outcome(options.items, seconds, workloads.check_noop(sum(kept), options.items), _bounded(options.items))
 
 
 def keyed(options: Options) -> Outcome:
@@ -67,9 +63,7 @@ def _bounded(items: int) -> str:
     return f"{items} items, a rate to compare and not a total"
 
 
-async def _abatch(
-    call: Callable[[int], Awaitable[int]], items: int, in_flight: int
-) -> tuple[list[int], float]:
+async def _abatch(call: Callable[[int], Awaitable[int]], items: int, in_flight: int) -> tuple[list[int], float]:
     chain: RunnableLambda[int, int] = RunnableLambda(call)
     inputs = list(range(items))
     start = perf_counter()

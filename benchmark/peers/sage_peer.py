@@ -60,9 +60,7 @@ def keyed(options: Options) -> Outcome:
     env = LocalEnvironment("keyed")
     gather = Gather()
     stream = env.from_collection(pairs).key_by(workloads.key_of)
-    stream.aggregate(0, workloads.count_up, parallelism=4 if options.variant == "replicas" else 1).sink(
-        gather
-    )
+    stream.aggregate(0, workloads.count_up, parallelism=4 if options.variant == "replicas" else 1).sink(gather)
     seconds = _timed(env)
     return Outcome(options.items, seconds, workloads.check_keyed(gather.items, pairs))
 

@@ -142,9 +142,7 @@ async def _slow_sink(options: Options) -> Outcome:
             if perf_counter() >= deadline:
                 break
         seconds = perf_counter() - start
-    notes = (
-        f"source of {options.items} items, buffer({BUFFER_CAPACITY}), stopped after {options.run_seconds:g} s"
-    )
+    notes = f"source of {options.items} items, buffer({BUFFER_CAPACITY}), stopped after {options.run_seconds:g} s"
     return Outcome(sink.taken, seconds, sink.taken, notes, sampler.thirds())
 
 

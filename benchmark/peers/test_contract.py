@@ -92,8 +92,6 @@ def test_the_peak_of_memory_is_not_that_of_the_caller() -> None:
     assert line["peak_rss_mb"] < len(ballast) / (1 << 20) / 2
 
 
-@pytest.mark.parametrize(
-    "arguments", [("nope",), ("noop", "--items", "0"), ("noop", "--variant", "batched"), ()]
-)
+@pytest.mark.parametrize("arguments", [("nope",), ("noop", "--items", "0"), ("noop", "--variant", "batched"), ()])
 def test_bad_arguments_exit_with_2(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).returncode == 2

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "docs" / "reference" / "api"
-AUTOMODULE = re.compile(r"^\.\. automodule:: (?P<module>\S+)(?:\n   :exclude-members: (?P<excluded>.+))?", re.MULTILINE)
+AUTOMODULE = re.compile(
+    r"^\.\. automodule:: (?P<module>\S+)(?:\n   :exclude-members: \+(?P<excluded>.+))?", re.MULTILINE
+)
 
 
 def documented() -> dict[str, set[str]]:

@@ -25,9 +25,7 @@ def requirements_of(package: Path) -> tuple[Requirement, ...]:
     """What a distribution asks for, its extras included."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {}).values()
-    return tuple(
-        map(Requirement, [*project["dependencies"], *(entry for extra in extras for entry in extra)])
-    )
+    return tuple(map(Requirement, [*project["dependencies"], *(entry for extra in extras for entry in extra)]))
 
 
 def third_party_imports_of(package: Path) -> dict[str, str]:
@@ -46,9 +44,7 @@ def third_party_imports_of(package: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_what_is_imported_is_declared(package: Path) -> None:
-    declared = {
-        canonicalize_name(requirement.name) for requirement in requirements_of(package)
-    } | NEED_NO_DECLARATION
+    declared = {canonicalize_name(requirement.name) for requirement in requirements_of(package)} | NEED_NO_DECLARATION
     providers = packages_distributions()
     undeclared = {
         name: file
@@ -60,18 +56,10 @@ def test_what_is_imported_is_declared(package: Path) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_what_is_declared_is_pinned_for_the_tests(package: Path) -> None:
-    pins = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    )
-    foreign = [
-        requirement for requirement in requirements_of(package) if not requirement.name.startswith("sage-")
-    ]
-    assert [
-        str(requirement) for requirement in foreign if not pins.get(canonicalize_name(requirement.name))
-    ] == []
-    outside = [
-        r for r in foreign if not r.specifier.contains(pins[canonicalize_name(r.name)], prereleases=True)
-    ]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    foreign = [requirement for requirement in requirements_of(package) if not requirement.name.startswith("sage-")]
+    assert [str(requirement) for requirement in foreign if not pins.get(canonicalize_name(requirement.name))] == []
+    outside = [r for r in foreign if not r.specifier.contains(pins[canonicalize_name(r.name)], prereleases=True)]
     assert [str(requirement) for requirement in outside] == []
 
 

@@ -59,9 +59,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, timeout_s: float) -> str:
         timeout=timeout_s,
     )
     if done.returncode != 0:
-        pytest.fail(
-            f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        )
+        pytest.fail(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
@@ -132,9 +130,7 @@ def test_the_metadata_agree(wheelhouse: Path, distribution: str) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert str(metadata.get_payload()).startswith(f"# {distribution}\n")
-    siblings = {
-        entry.split("=")[0] for entry in metadata.get_all("Requires-Dist", []) if entry.startswith("sage-")
-    }
+    siblings = {entry.split("=")[0] for entry in metadata.get_all("Requires-Dist", []) if entry.startswith("sage-")}
     own = LAYERS.index(distribution)
     assert siblings <= set(LAYERS[:own]), "depends on a layer above"
     assert set(LAYERS[max(own - 1, 0) : own]) <= siblings, "does not ask for the layer below"
@@ -171,9 +167,7 @@ def test_a_layer_installs_alone(wheelhouse: Path, tmp_path: Path, distribution: 
     reach = LAYERS[: LAYERS.index(distribution) + 1]
     house = [package for packages in DISTRIBUTIONS.values() for package in packages]
     expected = {
-        package: None if name in reach else package
-        for name, packages in DISTRIBUTIONS.items()
-        for package in packages
+        package: None if name in reach else package for name, packages in DISTRIBUTIONS.items() for package in packages
     }
     assert json.loads(run([python, "-I", "-c", PROBE, *house], cwd=tmp_path, timeout_s=60)) == expected
 

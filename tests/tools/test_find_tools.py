@@ -28,18 +28,14 @@ def program(folder: Path, name: str, script: str) -> Path:
 
 def test_the_first_python_that_will_do_is_taken(tmp_path: Path) -> None:
     shim = program(tmp_path, "shim", "echo 'not active' >&2; exit 127")
-    code, output, _ = run_script(
-        "find_python.sh", "no-such-python", str(shim), sys.executable, PATH="/usr/bin:/bin"
-    )
+    code, output, _ = run_script("find_python.sh", "no-such-python", str(shim), sys.executable, PATH="/usr/bin:/bin")
     assert (code, output.strip()) == (0, sys.executable)
 
 
 def test_each_python_that_will_not_do_is_named_with_the_reason(tmp_path: Path) -> None:
     shim = program(tmp_path, "shim", "echo 'not active' >&2; exit 127")
     old = program(tmp_path, "old", "echo 'is Python 3.9, SAGE needs 3.11 or newer' >&2; exit 1")
-    code, output, errors = run_script(
-        "find_python.sh", "no-such-python", str(shim), str(old), PATH="/usr/bin:/bin"
-    )
+    code, output, errors = run_script("find_python.sh", "no-such-python", str(shim), str(old), PATH="/usr/bin:/bin")
     assert (code, output) == (1, "")
     assert errors.splitlines()[1:4] == [
         "  no-such-python: not on the PATH",
@@ -52,9 +48,7 @@ def test_each_python_that_will_not_do_is_named_with_the_reason(tmp_path: Path) -
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
 def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text("raise ImportError\n")
-    code, _, errors = run_script(
-        "find_python.sh", sys.executable, PATH="/usr/bin:/bin", PYTHONPATH=str(tmp_path)
-    )
+    code, _, errors = run_script("find_python.sh", sys.executable, PATH="/usr/bin:/bin", PYTHONPATH=str(tmp_path))
     assert code == 1
     assert "has no venv module (Debian, Ubuntu: apt-get install python3-venv)" in errors
 

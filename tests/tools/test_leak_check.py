@@ -74,9 +74,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = leaks(reason): exempt\n")
     bodies = {**{name: leak[0] for name, leak in LEAKS.items()}, **CLEAN}
     tests = "".join(f"\ndef test_{name.replace(' ', '_')}():\n    {body}\n" for name, body in bodies.items())
-    (folder / "test_it.py").write_text(
-        f"{SETUP}{tests}{WIDER_SCOPE}{MARKED}\ndef test_last():\n    stop.set()\n"
-    )
+    (folder / "test_it.py").write_text(f"{SETUP}{tests}{WIDER_SCOPE}{MARKED}\ndef test_last():\n    stop.set()\n")
     command = [
         sys.executable,
         "-m",

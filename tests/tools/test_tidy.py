@@ -121,9 +121,7 @@ SOUND = {
     "a module of 600 lines": (f"{KERNEL}/a.py", "x = 1\n" * 600),
     "a package that re-exports": (
         f"{KERNEL}/graph/__init__.py",
-        '"""One.\n'
-        + "line\n" * 10
-        + '"""\n\nfrom __future__ import annotations\n\nfrom sage.kernel.graph.a import A\n'
+        '"""One.\n' + "line\n" * 10 + '"""\n\nfrom __future__ import annotations\n\nfrom sage.kernel.graph.a import A\n'
         '\n__all__ = ["A"]\n',
     ),
     "an __init__ of tests may be empty": ("packages/sage-kernel/tests/__init__.py", ""),

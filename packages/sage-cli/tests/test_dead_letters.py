@@ -46,9 +46,7 @@ def test_list_and_show(sage: Sage, pipeline: Pipeline, tmp_path: Path) -> None:
     listed = sage("dead-letters", "list", "--json", "--job", report["job_id"])
     letters = [json.loads(line) for line in listed.stdout.splitlines()]
     assert [letter["number"] for letter in letters] == list(range(1, 8))
-    by_operator = {
-        name: {each["item"] for each in letters if each["operator"] == name} for name in ("even", "small")
-    }
+    by_operator = {name: {each["item"] for each in letters if each["operator"] == name} for name in ("even", "small")}
     assert by_operator == {"even": {"1", "3", "5", "7", "9"}, "small": {"6", "8"}}
     assert all(each["item_json"] == int(each["item"]) and each["replayable"] for each in letters)
     assert all("payload" not in each for each in letters)

@@ -66,15 +66,11 @@ def test_listing_1_says_what_it_needs(sage: Sage) -> None:
     assert any(hint in error for hint in ("sage-middleware[chroma]", "questions.txt", "no Chroma database"))
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("sage.middleware._vdb") is None, reason="the C++ part is not built"
-)
+@pytest.mark.skipif(importlib.util.find_spec("sage.middleware._vdb") is None, reason="the C++ part is not built")
 def test_rag_demo(sage: Sage, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "queues.md").write_text(
-        "# Queues\n\nEvery queue is bounded. A full queue makes the writer wait.\n"
-    )
+    (docs / "queues.md").write_text("# Queues\n\nEvery queue is bounded. A full queue makes the writer wait.\n")
     (docs / "ends.md").write_text("# Ends\n\nA job that is stopped drains within the grace period.\n")
     (tmp_path / "questions.txt").write_text("What happens when a queue is full?\nHow is a job stopped?\n")
     settings = ("--set", "docs=docs", "--set", "questions=questions.txt", "--set", "top_k=1")

@@ -47,9 +47,7 @@ def _next_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_drains(
-    start_sage: Start, pipeline: Pipeline, number: signal.Signals, code: int
-) -> None:
+def test_the_first_signal_drains(start_sage: Start, pipeline: Pipeline, number: signal.Signals, code: int) -> None:
     process = start_sage("run", pipeline(_ENDLESS), "--json")
     assert _next_line(process) == "0\n"
     process.send_signal(number)
@@ -66,9 +64,7 @@ def test_the_first_signal_drains(
     assert ["0", *results] == [str(n) for n in range(report["metrics"]["items_in"])]
 
 
-def test_the_second_signal_aborts_although_the_source_is_blocked(
-    start_sage: Start, pipeline: Pipeline
-) -> None:
+def test_the_second_signal_aborts_although_the_source_is_blocked(start_sage: Start, pipeline: Pipeline) -> None:
     process = start_sage("run", pipeline(_BLOCKED.replace("GRACE", "60")))
     assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
     process.send_signal(signal.SIGINT)
@@ -84,9 +80,7 @@ def test_the_second_signal_aborts_although_the_source_is_blocked(
     assert "Traceback" not in errors
 
 
-def test_an_output_that_nobody_reads_does_not_hold_an_aborted_run(
-    start_sage: Start, pipeline: Pipeline
-) -> None:
+def test_an_output_that_nobody_reads_does_not_hold_an_aborted_run(start_sage: Start, pipeline: Pipeline) -> None:
     code = """
         env = LocalEnvironment("unread", {"abort_grace_s": 0.3})
         env.from_collection(range(10_000_000)).print()
@@ -115,9 +109,7 @@ def test_the_third_signal_leaves_at_once(start_sage: Start, pipeline: Pipeline) 
     assert process.wait(10) == 130
 
 
-def test_a_source_that_does_not_stop_is_aborted_after_the_grace_period(
-    start_sage: Start, pipeline: Pipeline
-) -> None:
+def test_a_source_that_does_not_stop_is_aborted_after_the_grace_period(start_sage: Start, pipeline: Pipeline) -> None:
     process = start_sage("run", pipeline(_BLOCKED.replace("GRACE", "0.5")))
     assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
     process.send_signal(signal.SIGINT)
@@ -128,9 +120,7 @@ def test_a_source_that_does_not_stop_is_aborted_after_the_grace_period(
 
 
 @pytest.mark.parametrize("command", ["run", "compile"])
-def test_a_signal_while_the_file_is_loaded(
-    start_sage: Start, pipeline: Pipeline, tmp_path: Path, command: str
-) -> None:
+def test_a_signal_while_the_file_is_loaded(start_sage: Start, pipeline: Pipeline, tmp_path: Path, command: str) -> None:
     process = start_sage(command, pipeline("open('loading', 'w').close()\ntime.sleep(1000)\n"))
     give_up = time.monotonic() + 20
     while not (tmp_path / "loading").exists():

@@ -69,9 +69,7 @@ def test_json_stands_on_a_line_of_its_own(sage: Sage, pipeline: Pipeline) -> Non
     assert json.loads(last)["metrics"]["items_out"] == 2
 
 
-def test_dead_letters_give_exit_code_1_and_the_way_to_see_them(
-    sage: Sage, squares: Path, tmp_path: Path
-) -> None:
+def test_dead_letters_give_exit_code_1_and_the_way_to_see_them(sage: Sage, squares: Path, tmp_path: Path) -> None:
     done = sage("run", squares, "--set", "zero_at=4", "--set", "home=some runs")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 9
@@ -191,9 +189,7 @@ def test_an_executor_that_never_returns_does_not_hold_the_process(sage: Sage, pi
         (["dead-letters", "list", "--limit", "0"], "error: Invalid value for '--limit': "),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(
-    sage: Sage, squares: Path, arguments: list[str], message: str
-) -> None:
+def test_wrong_usage_is_one_line_and_exit_code_2(sage: Sage, squares: Path, arguments: list[str], message: str) -> None:
     done = sage(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -233,9 +229,7 @@ def test_a_wrong_file_names_its_line_and_gives_exit_code_2(
     assert message in line
 
 
-def test_a_syntax_error_of_an_imported_file_names_that_file(
-    sage: Sage, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_a_syntax_error_of_an_imported_file_names_that_file(sage: Sage, pipeline: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("x = 1\n\ny = = 2\n")
     done = sage("run", pipeline("import neighbour\n"))
     assert done.returncode == 2
@@ -273,9 +267,7 @@ def test_parallelism_is_applied(sage: Sage, squares: Path) -> None:
     assert replicas == {"numbers": 1, "check": 1, "square": 3, "show": 1}
 
 
-def test_a_question_file_that_does_not_exist_fails_before_anything_runs(
-    sage: Sage, pipeline: Pipeline
-) -> None:
+def test_a_question_file_that_does_not_exist_fails_before_anything_runs(sage: Sage, pipeline: Pipeline) -> None:
     path = pipeline("""
         from sage.libs.foundation.io import FileSource, TerminalSink
         env = LocalEnvironment("questions")

@@ -34,9 +34,7 @@ _SLOW = """
 """
 
 
-def _on_terminal(
-    start_sage: Start, *arguments: str | Path, columns: int, **options: object
-) -> tuple[int, str]:
+def _on_terminal(start_sage: Start, *arguments: str | Path, columns: int, **options: object) -> tuple[int, str]:
     """Exit code, and everything that was written to a terminal that wide."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -68,9 +66,7 @@ def _screen(text: str) -> list[str]:
     return lines
 
 
-def test_progress_is_shown_on_a_terminal_and_leaves_nothing_behind(
-    start_sage: Start, pipeline: Pipeline
-) -> None:
+def test_progress_is_shown_on_a_terminal_and_leaves_nothing_behind(start_sage: Start, pipeline: Pipeline) -> None:
     code, text = _on_terminal(start_sage, "run", pipeline(_SLOW), columns=80)
     assert code == 0
     updates = re.findall(r"\r\x1b\[2K(slow  .*?) *(?=\r|\n)", text)
@@ -105,24 +101,18 @@ def test_progress_goes_to_the_terminal_and_results_into_the_pipe(
     assert "\r\x1b[2Kslow  " in text
 
 
-def test_a_reader_that_ends_early_ends_the_run_quietly(
-    sage: Sage, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_a_reader_that_ends_early_ends_the_run_quietly(sage: Sage, pipeline: Pipeline, tmp_path: Path) -> None:
     path = pipeline(_MILLION)
     script = f"{sys.executable} -m sage.cli.main run {path} | head -n 2; echo ${{PIPESTATUS[0]}}"
     began = time.monotonic()
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=40, check=False
-    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=40, check=False)
     assert done.stdout.splitlines() == ["1", "2", "141"]
     assert done.stderr == ""
     assert time.monotonic() - began < 20
     assert not (tmp_path / ".sage").exists()  # no dead letter for what nobody wanted
 
 
-@pytest.mark.parametrize(
-    "arguments", [["run", "pipeline.py"], ["compile", "pipeline.py"], ["doctor"], ["version"]]
-)
+@pytest.mark.parametrize("arguments", [["run", "pipeline.py"], ["compile", "pipeline.py"], ["doctor"], ["version"]])
 def test_an_output_that_nobody_reads(start_sage: Start, squares: Path, arguments: list[str]) -> None:
     process = start_sage(*arguments)
     assert process.stdout is not None
@@ -139,9 +129,7 @@ def test_a_full_disk_under_the_output(sage: Sage, pipeline: Pipeline, squares: P
         with Path("/dev/full").open("w") as full:
             done = sage("run", path, capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == 3
-        assert (
-            done.stderr.splitlines()[-1] == "error: cannot write to standard output: No space left on device"
-        )
+        assert done.stderr.splitlines()[-1] == "error: cannot write to standard output: No space left on device"
         assert not (tmp_path / ".sage").exists()
 
 

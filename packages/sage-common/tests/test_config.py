@@ -324,9 +324,7 @@ def test_overrides(text: str, value: Any) -> None:
     assert parse_override(text) == ("a", value)
 
 
-@pytest.mark.parametrize(
-    "text", ["top_k", "", "=5", "a b=5", "a..b=5", ".a=5", "a=[1", 'a="x', "a={a: 1, a: 2}"]
-)
+@pytest.mark.parametrize("text", ["top_k", "", "=5", "a b=5", "a..b=5", ".a=5", "a=[1", 'a="x', "a={a: 1, a: 2}"])
 def test_wrong_overrides_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         parse_override(text)
@@ -420,9 +418,7 @@ def test_validation_reports_everything_with_its_place() -> None:
 
 
 def test_validation_of_missing_and_open() -> None:
-    with pytest.raises(
-        ConfigError, match=r"c\.yaml:1:1: missing required key 'top_k' in section 'retriever'"
-    ):
+    with pytest.raises(ConfigError, match=r"c\.yaml:1:1: missing required key 'top_k' in section 'retriever'"):
         Config.from_text("retriever: {}", "c.yaml").validate(Retriever, "retriever")
     with pytest.raises(ConfigError, match="^missing required key 'top_k'$"):
         Config().validate(Retriever)
@@ -479,9 +475,7 @@ def test_validation_messages(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-_toml_text = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0xD7FF, exclude_characters="\x7f"), max_size=4
-)
+_toml_text = st.text(st.characters(min_codepoint=32, max_codepoint=0xD7FF, exclude_characters="\x7f"), max_size=4)
 _toml_values = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | _toml_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_toml_text, inner, max_size=3),

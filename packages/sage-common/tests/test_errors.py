@@ -41,9 +41,7 @@ def test_errors_survive_pickling_and_copying(error: SageError) -> None:
 
 
 def test_every_error_is_exported_and_a_sage_error() -> None:
-    defined = {
-        name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")
-    }
+    defined = {name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")}
     assert defined == set(errors.__all__)
     assert all(issubclass(getattr(errors, name), SageError) for name in defined)
     assert {type(error).__name__ for error in SAMPLES} == defined

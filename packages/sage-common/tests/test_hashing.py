@@ -155,9 +155,7 @@ _numbers = st.one_of(
     st.integers(), st.booleans(), st.floats(allow_nan=False), st.fractions(), st.decimals(allow_nan=False)
 ).filter(lambda n: not isinstance(n, Decimal) or not n.is_finite() or abs(n.adjusted()) < 300)
 _scalars = st.one_of(_numbers, st.text(), st.binary(), st.none(), st.uuids(), st.datetimes(), st.dates())
-_keys = st.recursive(
-    _scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=5
-)
+_keys = st.recursive(_scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=5)
 
 
 @given(_numbers, st.sampled_from([int, float, Fraction, Decimal, complex]))

@@ -40,10 +40,7 @@ def test_ids_increase_even_when_the_clock_does_not(times: list[float]) -> None:
 def test_threads_never_get_the_same_id() -> None:
     ids = IdGenerator(VirtualClock())
     made: list[list[str]] = [[] for _ in range(4)]
-    threads = [
-        threading.Thread(target=lambda mine=mine: mine.extend(ids.new() for _ in range(2000)))
-        for mine in made
-    ]
+    threads = [threading.Thread(target=lambda mine=mine: mine.extend(ids.new() for _ in range(2000))) for mine in made]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -126,9 +126,7 @@ def test_loggers_made_without_us_are_masked_too(stream: io.StringIO) -> None:
     assert "k3y" not in stream.getvalue()
 
 
-def test_a_broken_message_does_not_stop_the_program(
-    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_message_does_not_stop_the_program(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     configure("INFO", stream=stream)
     get_logger("demo").info("%d", "no number")
     get_logger("demo").info("next")

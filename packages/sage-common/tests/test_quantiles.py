@@ -64,9 +64,7 @@ def test_merging_is_adding_everything(left: list[float], right: list[float]) -> 
 
 
 @given(_many, st.randoms(use_true_random=False), st.integers(2, 8))
-def test_neither_order_nor_collapsing_order_matters(
-    values: list[float], random: object, max_bins: int
-) -> None:
+def test_neither_order_nor_collapsing_order_matters(values: list[float], random: object, max_bins: int) -> None:
     shuffled = list(values)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     whole = _sketch(values, 0.1, max_bins)

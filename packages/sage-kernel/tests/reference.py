@@ -1,7 +1,7 @@
 """The reference: what a pipeline means, as a page of plain Python on one thread.
 
-It walks a `LogicalGraph` once, in the order of declaration, and holds every stream as a list. It shares no code with the runtime: no
-batches, no queues, no replicas, no generated code. Only the graph's own types are imported.
+It walks a `LogicalGraph` once, in the order of declaration, and holds every stream as a list. It shares no code
+with the runtime: no batches, no queues, no replicas, no generated code. Only the graph's own types are imported.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from sage.kernel.graph import BaseTransformation, Emit, LogicalGraph, OnError, OperatorKind
 
-__all__ = ["Counts", "Letter", "Outcome", "ReferenceFailed", "interpret"]
+__all__ = ["Counts", "Letter", "Outcome", "ReferenceFailedError", "interpret"]
 
 Row = tuple[Any, Hashable]
 
 
-class ReferenceFailed(Exception):
+class ReferenceFailedError(Exception):
     """An operator raised and its contract says that the job fails."""
 
 
@@ -75,7 +75,7 @@ def interpret(graph: LogicalGraph) -> Outcome:
     """Run the graph; sinks are called as in a real run.
 
     Raises:
-        ReferenceFailed: an operator raised whose contract says FAIL.
+        ReferenceFailedError: an operator raised whose contract says FAIL.
     """
     outcome, streams = Outcome(), dict[str, list[Row]]()
     for operator in graph.transformations:
@@ -154,7 +154,7 @@ def _with_retries(
             if attempts <= policy.retries:
                 counts.retries += 1
             elif policy.on_error is OnError.FAIL:
-                raise ReferenceFailed(operator.name) from error
+                raise ReferenceFailedError(operator.name) from error
             else:
                 counts.dead_letters += 1
                 outcome.letters.append(Letter(operator.name, repr(value), attempts, str(error)))

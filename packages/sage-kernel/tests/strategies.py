@@ -1,7 +1,8 @@
 """Random pipelines: pure specifications that hypothesis draws and shrinks, and how one is built with the DSL.
 
-Every function is a pure function of its item (and of the operator's tag), so that the same specification can be built once for the runtime
-and once for the reference. Where the order of items is not determined, only folds are drawn whose emissions do not depend on it.
+Every function is a pure function of its item (and of the operator's tag), so that the same specification can be
+built once for the runtime and once for the reference. Where the order of items is not determined, only folds are
+drawn whose emissions do not depend on it.
 """
 
 from __future__ import annotations
@@ -334,7 +335,8 @@ def _facts(draw: st.DrawFn, op: Op, failing: bool) -> Op:
 
 def _step(draw: st.DrawFn, streams: list[_Stream], failing: bool) -> tuple[Op, _Stream]:
     open_ends = [number for number, stream in enumerate(streams) if stream.depth < 7]
-    # Mostly the newest stream goes on, so that long chains come about; now and then an old one gets one more consumer.
+    # Mostly the newest stream goes on, so that long chains come about; now and then an old one gets one more
+    # consumer.
     number = open_ends[-1] if draw(st.integers(0, 2)) else draw(st.sampled_from(open_ends))
     inputs, stream = (number,), streams[number]
     other = streams[draw(st.sampled_from(open_ends))]

@@ -111,7 +111,9 @@ def test_a_diff_is_empty_only_for_plans_that_run_the_same(one: Pipeline, other: 
     assert {line[2:] for line in lines if line[0] == "+"} == {line[2:] for line in backwards if line[0] == "-"}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 1}', "\x00", '{"name":"x","tasks":[],"edges":[],"format_version":2}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"name": 1}', "\x00", '{"name":"x","tasks":[],"edges":[],"format_version":2}']
+)
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(PipelineError, match="not an execution graph|has format version 2, this release reads 1"):
         ExecutionGraph.from_json(text)
@@ -128,7 +130,8 @@ def test_passes_run_in_their_order() -> None:
 
 def test_options_beat_declarations() -> None:
     env = LocalEnvironment("p")
-    env.from_collection([1], name="in").map(len, parallelism=2, name="two").map(len, name="one").sink(len, name="out")
+    stream = env.from_collection([1], name="in").map(len, parallelism=2, name="two")
+    stream.map(len, name="one").sink(len, name="out")
     plan = compiled(env, parallelism={"one": 3})
     assert [known_parallelism(plan, name) for name in ("in", "two", "one", "out")] == [1, 2, 3, 1]
     assert "two: 2 replica(s): declared" in notes(plan, "parallelism")
@@ -140,16 +143,15 @@ def test_an_option_for_nobody_offers_the_closest_name() -> None:
     env.from_collection([1]).map(len, name="embed").sink(len)
     with pytest.raises(PipelineError, match=r"parallelism names an unknown operator 'embd'; did you mean 'embed'\?"):
         compiled(env, parallelism={"embd": 2})
-    with pytest.raises(InvalidArgumentError, match=r"parallelism must be a whole number >= 1, got 0 \(operator 'embed'\)"):
+    with pytest.raises(InvalidArgumentError, match=r"parallelism must be .* >= 1, got 0 \(operator 'embed'\)"):
         compiled(env, parallelism={"embed": 0})
 
 
 def test_execution_follows_the_code_and_the_contract() -> None:
     env = LocalEnvironment("p")
     asked = Contract(execution=Execution.ASYNC, resources=Resources(concurrency=3))
-    env.from_collection([1]).map(later, name="coroutine").map(len, name="plain").map(len, contract=asked, name="asked").sink(
-        len, name="out"
-    )
+    stream = env.from_collection([1]).map(later, name="coroutine").map(len, name="plain")
+    stream.map(len, contract=asked, name="asked").sink(len, name="out")
     plan = compiled(env)
     by_head = {task.chain[0]: task for task in plan.tasks}
     assert (by_head["coroutine"].execution, by_head["coroutine"].concurrency) == (Execution.ASYNC, 64)
@@ -215,8 +217,10 @@ def test_obstacles_to_fusion_are_named(declare: Any, reason: str) -> None:
 
 def test_items_find_their_replica() -> None:
     env = LocalEnvironment("p")
-    stream = env.from_collection([1, 2], name="in").map(len, parallelism=2, name="spread").map(
-        len, parallelism=2, contract=Contract(io=IOSpec(queue_capacity=1)), name="same"
+    stream = (
+        env.from_collection([1, 2], name="in")
+        .map(len, parallelism=2, name="spread")
+        .map(len, parallelism=2, contract=Contract(io=IOSpec(queue_capacity=1)), name="same")
     )
     keyed = stream.map(len, name="gather").key_by(len, name="key").map(len, parallelism=3, name="keyed")
     keyed.map(len, parallelism=3, contract=Contract(io=IOSpec(queue_capacity=1)), name="stays").map(
@@ -259,7 +263,8 @@ def test_queues_are_as_long_as_asked() -> None:
 )
 def test_what_fits_nowhere_is_unschedulable(resources: Resources, parallelism: int, message: str) -> None:
     env = LocalEnvironment("p")
-    env.from_collection([1]).map(len, parallelism=parallelism, contract=Contract(resources=resources), name="big").sink(len)
+    contract = Contract(resources=resources)
+    env.from_collection([1]).map(len, parallelism=parallelism, contract=contract, name="big").sink(len)
     with pytest.raises(UnschedulableError, match=rf"unschedulable: {message}"):
         compiled(env)
 
@@ -307,12 +312,12 @@ class Box(Generic[T]):
 @pytest.mark.parametrize(
     ("given_type", "taken", "expected"),
     [
-        (int, int, True), (int, str, False), (str, int, False), (int, float, True), (float, int, False), (bool, int, True),
-        (bool, float, True), (int, complex, True), (float, complex, True), (bytes, str, False),
+        (int, int, True), (int, str, False), (str, int, False), (int, float, True), (float, int, False),
+        (bool, int, True), (bool, float, True), (int, complex, True), (float, complex, True), (bytes, str, False),
         (Derived, Base, True), (Base, Derived, True), (Base, Other, False), (int, Any, True), (Any, int, True),
         (int, object, True), (object, int, True), (None, int, False), (int, None, False), (None, None, True),
         (int | None, int, True), (int | None, str, False), (int, int | str, True), (bytes, int | str, False),
-        (Optional[int], Optional[str], True), (Union[int, str], Union[bytes, str], True),
+        (Optional[int], Optional[str], True), (Union[int, str], Union[bytes, str], True),  # noqa: UP007, UP045
         (list[int], list[int], True), (list[int], list[str], False), (list[int], abc.Sequence, True),
         (list[int], abc.Sequence[int], True), (list, list[int], True), (abc.Sequence, list, True), (list, dict, False),
         (dict[str, int], dict[str, int], True), (dict[str, int], dict[str, str], False), (dict, abc.Mapping, True),
@@ -362,9 +367,8 @@ class Double(MapFunction[int, int]):
 def test_neighbours_that_do_not_fit_are_refused(declare: Any) -> None:
     env = LocalEnvironment("p")
     declare(env.from_collection([1])).sink(len)
-    with pytest.raises(
-        TypeMismatchError, match=rf"'two' takes \w+, but '\w+' gives .*\(operator 'two', .*{HERE}:\d+\).*declared at .*:\d+"
-    ):
+    wanted = rf"'two' takes \w+, but '\w+' gives .*\(operator 'two', .*{HERE}:\d+\).*declared at .*:\d+"
+    with pytest.raises(TypeMismatchError, match=wanted):
         compiled(env)
 
 

@@ -1,4 +1,4 @@
-"""The pure parts of the runtime against brute force: job master, batch limit, routers, packets, edges, chains of generated code."""
+"""The pure parts of the runtime against brute force: job master, batch limit, packets, routers, edges, chains."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_watchdog_message_shows_the_wait_for_picture() -> None:
         master.on(jm.TaskReady(task), 0.0)
     views = {
         "a[0]": jm.TaskView(1, in_work=False, queued=3, doing="waiting for room downstream"),
-        "b[0]": jm.TaskView(1, in_work=True, queued=8, doing="in operator 'b'", stack="line one\nline two\n"),
+        "b[0]": jm.TaskView(1, in_work=True, queued=8, doing="in operator 'b'", stack=lambda: "line one\nline two\n"),
     }
     assert master.on(jm.Tick(views), 1.0) == []
     assert master.on(jm.Tick(views), 1.9) == []
@@ -556,7 +556,9 @@ def test_generated_code_and_step_by_step_agree(
     counted: bool,
     keyed: bool,
 ) -> None:
-    kinds = [(kind, modulus, emit if kind in ("reduce", "aggregate") else "each", retries) for kind, modulus, emit, retries in kinds]
+    kinds = [
+        (kind, *rest) if kind in ("reduce", "aggregate") else (kind, rest[0], "each", rest[2]) for kind, *rest in kinds
+    ]
     kinds += [("sink", 3, "each", 1)] if sink else []
     note(f"{kinds} keyed={keyed} {batches}")
     keys_out = not sink

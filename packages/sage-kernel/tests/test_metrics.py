@@ -73,6 +73,16 @@ def test_work_at_the_end_of_the_stream_counts_as_busy(tmp_path: Path) -> None:
     assert fold.busy_ms + fold.blocked_ms + fold.idle_ms == pytest.approx(life_ms, rel=0.1, abs=15)
 
 
+@pytest.mark.parametrize("fusion", [True, False])
+def test_what_is_emitted_at_the_end_has_a_latency_as_well(tmp_path: Path, fusion: bool) -> None:
+    env = LocalEnvironment("final", {"home": tmp_path, "fusion": fusion})
+    stream = env.from_collection([1, 2, 3, 3]).key_by(lambda n: n)
+    stream.aggregate(0, lambda total, n: total + n, emit="final").sink(lambda _: None)
+    result = env.submit().result
+    assert result is not None
+    assert (result.metrics.latency.count, result.metrics.items_out) == (3, 3)
+
+
 class Counting(MapFunction[int, int]):
     """Counts for itself."""
 

@@ -1,4 +1,4 @@
-"""Invariants 1 to 5 and 8 of the semantics, on random pipelines against the reference interpreter, on every execution kind."""
+"""Invariants 1 to 5 and 8 on random pipelines, against the reference interpreter, on every execution kind."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ class Run:
     letters: list[Letter]
 
 
-def run(
-    pipeline: Pipeline, kind: ExecutionKind, meddle: Callable[[JobHandle], None] = lambda job: None
-) -> Run:
+def run(pipeline: Pipeline, kind: ExecutionKind, meddle: Callable[[JobHandle], None] = lambda job: None) -> Run:
     """Run it; `meddle` may stop or abort it on the way."""
     taken: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
@@ -110,6 +108,19 @@ def check_queues(got: Run) -> None:
     for replica in got.result.metrics.replicas:
         assert replica.queue_depth_max <= max(replica.queue_capacity, 0), f"occupancy of {replica.task}"
         assert replica.queue_depth == 0, f"{replica.task} ended with items in its queue"
+
+
+@settings(RANDOM, max_examples=25)
+@given(pipeline=pipelines(items_max=30), times=st.integers(20, 80))
+@pytest.mark.timeout(180)
+def test_run_of_many_items_equals_reference(execution: ExecutionKind, pipeline: Pipeline, times: int) -> None:
+    """Enough items that batches grow, messages are joined and outputs are sent on within a batch."""
+    many = replace(
+        pipeline,
+        ops=tuple(replace(op, items=op.items * times, sleeps=False, retries=min(op.retries, 1)) for op in pipeline.ops),
+    )
+    note(f"{times} times\n{describe(pipeline)}")
+    check_against(expect(many, execution), run(many, execution))
 
 
 @settings(RANDOM, max_examples=60)

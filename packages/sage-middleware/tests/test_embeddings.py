@@ -89,9 +89,7 @@ def test_hashing_is_the_same_in_every_process() -> None:
         "print(HashingEmbedder(16).embed(['stable text'])[0].tobytes().hex())"
     )
     runs = {
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
-        ).stdout
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True).stdout
         for _ in range(2)
     }
     assert runs == {HashingEmbedder(16).embed(["stable text"])[0].tobytes().hex() + "\n"}

@@ -41,9 +41,7 @@ TEXTS = (
 
 def ask(question: str, texts: tuple[str, ...] = TEXTS, **config: Any) -> Generation:
     passages = tuple(Passage(f"p{n}", text) for n, text in enumerate(texts))
-    return asyncio.run(
-        ExtractiveBackend(BackendConfig(**config)).generate(GenerationRequest(question, "", passages))
-    )
+    return asyncio.run(ExtractiveBackend(BackendConfig(**config)).generate(GenerationRequest(question, "", passages)))
 
 
 @pytest.mark.parametrize(
@@ -85,16 +83,12 @@ def test_it_quotes_no_headings_tables_or_questions_and_nothing_twice() -> None:
 def test_every_sentence_that_it_gives_stands_in_a_passage() -> None:
     for question in ("What is the channel?", "Which items are written?", "capacity of queue and channel"):
         made = ask(question)
-        for number, sentence in (
-            (int(part[-1]), part[:-1].strip(" [")) for part in made.text.split("]")[:-1]
-        ):
+        for number, sentence in ((int(part[-1]), part[:-1].strip(" [")) for part in made.text.split("]")[:-1]):
             assert sentence in TEXTS[number - 1].replace("`", "")
 
 
 def test_a_definition_begins_with_what_is_asked_for() -> None:
-    texts = (
-        "Every operator has a contract and a contract is read. Contract: what an operator needs and keeps.",
-    )
+    texts = ("Every operator has a contract and a contract is read. Contract: what an operator needs and keeps.",)
     assert ask("What is a contract?", texts, max_sentences=1).text == (
         "Contract: what an operator needs and keeps. [1]"
     )
@@ -152,9 +146,7 @@ class EchoBackend:
         self.closed = False
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        return Generation(
-            self.prefix + request.prompt + " [2] [9] [1, 2]", "echo-1", usage={"total_tokens": 5}
-        )
+        return Generation(self.prefix + request.prompt + " [2] [9] [1, 2]", "echo-1", usage={"total_tokens": 5})
 
     def close(self) -> None:
         self.closed = True
@@ -205,9 +197,7 @@ def test_the_operator_declares_what_it_is() -> None:
 
 def test_an_answer_prints_well_and_has_a_json_form() -> None:
     passages = (Passage("a#0", "word " * 100, 0.5, "a.md"), Passage("b#0", "Second.", 0.4, "b.md"))
-    answer = Answer(
-        "Why?\nReally?", "Because. [2]", "extractive", "m", passages, (2,), {"total_tokens": 3}, "a note"
-    )
+    answer = Answer("Why?\nReally?", "Because. [2]", "extractive", "m", passages, (2,), {"total_tokens": 3}, "a note")
     assert str(answer) == "Q: Why?\n   Really?\nA: Because. [2]\n   (a note)\n   [2] b.md: Second.\n"
     uncited = str(Answer("Why?", "Because.", "openai", "m", passages, (1, 2, 3)))
     assert "   [1] a.md: word word" in uncited

@@ -46,9 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "weights", [{"bm25": 1, "vector": 1}, {"bm25": 1, "vector": 0}, {"bm25": 0, "vector": 1}]
-)
+@pytest.mark.parametrize("weights", [{"bm25": 1, "vector": 1}, {"bm25": 1, "vector": 0}, {"bm25": 0, "vector": 1}])
 def test_questions_get_the_right_documents(folder: Path, weights: dict[str, float]) -> None:
     retriever = HybridRetriever({"documents": folder, "top_k": 2, "weights": weights})
     retriever.setup()
@@ -56,9 +54,9 @@ def test_questions_get_the_right_documents(folder: Path, weights: dict[str, floa
         context = retriever.execute(question)
         assert context.query == question
         assert context.passages[0].document_id == expected
-        assert context.passages[0].source == str(folder.resolve() / expected) or context.passages[
-            0
-        ].source == str(folder / expected)
+        assert context.passages[0].source == str(folder.resolve() / expected) or context.passages[0].source == str(
+            folder / expected
+        )
         assert 1 <= len(context.passages) <= 2
         scores = [passage.score for passage in context.passages]
         assert scores == sorted(scores, reverse=True)
@@ -66,9 +64,7 @@ def test_questions_get_the_right_documents(folder: Path, weights: dict[str, floa
     retriever.teardown()
 
 
-def test_bad_documents_are_reported_and_the_others_searched(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_documents_are_reported_and_the_others_searched(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "empty.txt").write_text("")
     (folder / "junk.txt").write_bytes(b"\0\1\2")
     retriever = HybridRetriever({"documents": folder})
@@ -105,9 +101,7 @@ def test_wrong_folders_and_configurations(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no document"):
         HybridRetriever({"documents": tmp_path}).setup()
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(
-        RetrievalError, match="none of the 1 documents .* the first one: document 'a.txt' is empty"
-    ):
+    with pytest.raises(RetrievalError, match="none of the 1 documents .* the first one: document 'a.txt' is empty"):
         HybridRetriever({"documents": tmp_path}).setup()
     for config, message in (
         ({}, "give either documents"),

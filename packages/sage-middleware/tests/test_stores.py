@@ -34,17 +34,10 @@ class NumpyStore:
 
     def _pairs(self, ids: Sequence[VectorId], vectors: ArrayLike) -> dict[VectorId, Any]:
         matrix = (
-            np.asarray(vectors, dtype=np.float32).reshape(len(ids), -1)
-            if len(ids)
-            else np.empty((0, self.dimension))
+            np.asarray(vectors, dtype=np.float32).reshape(len(ids), -1) if len(ids) else np.empty((0, self.dimension))
         )
         bad_id = any(isinstance(name, bool) or not isinstance(name, str | int) for name in ids)
-        if (
-            bad_id
-            or len(set(ids)) != len(ids)
-            or matrix.shape[1] != self.dimension
-            or not np.isfinite(matrix).all()
-        ):
+        if bad_id or len(set(ids)) != len(ids) or matrix.shape[1] != self.dimension or not np.isfinite(matrix).all():
             raise InvalidArgumentError("bad vectors")
         return dict(zip(ids, matrix, strict=True))
 
@@ -205,9 +198,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, VECTORS, st.integers(1, 6), st.sampled_from(METRICS))
-def test_any_updates_agree_with_the_reference(
-    steps: list[Any], query: list[int], k: int, metric: str
-) -> None:
+def test_any_updates_agree_with_the_reference(steps: list[Any], query: list[int], k: int, metric: str) -> None:
     exact, reference = ExactVectorStore(3, metric), NumpyStore(3, metric)
     for step, data in steps:
         if step == "upsert":

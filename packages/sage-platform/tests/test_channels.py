@@ -320,9 +320,7 @@ def test_no_wake_up_is_lost(make: Make, capacity: int) -> None:
             await asyncio.sleep(0)
         channel.try_put(Batch([]))
 
-    threads = started(
-        *(lambda writer=writer: write(writer) for writer in range(3)), lambda: asyncio.run(write_async())
-    )
+    threads = started(*(lambda writer=writer: write(writer) for writer in range(3)), lambda: asyncio.run(write_async()))
     got: dict[int, list[int]] = defaultdict(list)
     ended, rng = 0, random.Random(9)
     readable = threading.Event()

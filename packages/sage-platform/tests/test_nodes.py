@@ -90,9 +90,7 @@ def test_memory_is_the_smaller_of_machine_and_group(tmp_path: Path) -> None:
     assert local_node(tmp_path, {}).memory_bytes == 4096
 
 
-@pytest.mark.parametrize(
-    ("visible", "gpus"), [(None, 2), ("", 0), ("-1", 0), ("0", 1), ("0,1,2", 2), ("1,-1,0", 1)]
-)
+@pytest.mark.parametrize(("visible", "gpus"), [(None, 2), ("", 0), ("-1", 0), ("0", 1), ("0,1,2", 2), ("1,-1,0", 1)])
 def test_gpus_are_those_that_cuda_would_show(tmp_path: Path, visible: str | None, gpus: int) -> None:
     root = _write(tmp_path, {"dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": "", "dev/nvidia-uvm": ""})
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}

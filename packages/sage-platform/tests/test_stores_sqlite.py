@@ -102,9 +102,7 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
         SqliteStore("bad\0path")
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"synchronous": "full"}, {"busy_timeout_s": -1}, {"value_bytes_max": 0}]
-)
+@pytest.mark.parametrize("arguments", [{"synchronous": "full"}, {"busy_timeout_s": -1}, {"value_bytes_max": 0}])
 def test_bad_settings_are_refused(tmp_path: Path, arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
         SqliteStore(tmp_path / "store.db", **arguments)  # type: ignore[arg-type]

@@ -16,9 +16,7 @@ TEXTS = st.one_of(
     st.text(max_size=300),
     st.text(st.sampled_from("aB1.!?… \n\t#-*|`\"')。東京"), max_size=400),
     st.lists(
-        st.sampled_from(
-            ["Dr. Who. ", "3.14 ", "Yes! ", "# Head\n", "- item\n", "\n\n", "word ", "日本。", "x" * 50]
-        ),
+        st.sampled_from(["Dr. Who. ", "3.14 ", "Yes! ", "# Head\n", "- item\n", "\n\n", "word ", "日本。", "x" * 50]),
         max_size=60,
     ).map("".join),
 )

@@ -38,8 +38,7 @@ def test_formats_titles_and_order(tmp_path: Path) -> None:
         {
             "z.txt": "plain\r\ntext",
             "a/guide.md": (
-                "---\ntitle: The Guide\ntags: [x, y]\ndate: 2024-05-01\nnested: {a: 1}\n---\n"
-                "# Other\n\nBody.\n"
+                "---\ntitle: The Guide\ntags: [x, y]\ndate: 2024-05-01\nnested: {a: 1}\n---\n# Other\n\nBody.\n"
             ),
             "a/plain.markdown": "Intro\n\n# First *Head*\n",
             "page.HTML": "<head><title>A  page</title><style>p{}</style></head><body><p>Hi &amp; bye</body>",

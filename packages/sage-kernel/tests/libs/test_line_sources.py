@@ -19,9 +19,7 @@ from sage.kernel.operators import BadRecord, OperatorContext, SourceFunction
 from sage.libs.errors import RecordError, SourceError
 from sage.libs.foundation.io import CSVSource, FileSource, JSONLSource
 
-LINES = st.lists(
-    st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20), max_size=30
-)
+LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20), max_size=30)
 
 
 def read_all(source: SourceFunction[Any]) -> list[Any]:
@@ -69,9 +67,7 @@ def test_file_source_is_splitting_at_newlines(
         max_size=15,
     )
 )
-def test_jsonl_source_gives_the_values_back(
-    tmp_path_factory: pytest.TempPathFactory, values: list[Any]
-) -> None:
+def test_jsonl_source_gives_the_values_back(tmp_path_factory: pytest.TempPathFactory, values: list[Any]) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
     path.write_text("".join(json.dumps(value) + "\n" for value in values))
     assert list(JSONLSource({"file_path": path}).execute()) == values
@@ -229,9 +225,7 @@ def test_csv_columns_may_be_given(tmp_path: Path) -> None:
     resume_everywhere(lambda: CSVSource(config), expected)
 
 
-def test_a_wrong_path_is_told_with_the_likely_mistake(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_path_is_told_with_the_likely_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "questions.txt").write_text("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "pipe")

@@ -45,9 +45,7 @@ def test_scores_are_those_of_the_formula(corpus: dict[str, str], query: str, k1:
     assert found == pytest.approx(naive_scores(corpus, query, k1, b))
 
 
-OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["upsert", "remove"]), st.sampled_from("abcdef"), WORDS), max_size=25
-)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["upsert", "remove"]), st.sampled_from("abcdef"), WORDS), max_size=25)
 
 
 @given(OPERATIONS, WORDS)

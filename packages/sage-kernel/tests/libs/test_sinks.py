@@ -32,13 +32,8 @@ def write_all(sink: SinkFunction[Any], items: list[Any]) -> None:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.text(st.characters(codec="utf-8"), max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3)
-    ),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8"), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=8,
 )
 
@@ -125,9 +120,7 @@ for size in (40, 40, 40, 5):
 sink.teardown()
 print(json.dumps([written, failed]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
     written, failed = json.loads(done.stdout)
     assert written == [40, 40, 5]
     assert len(failed) == 1
@@ -227,7 +220,5 @@ except SinkError as error:
     sys.stderr.write(str(error))
 os._exit(0)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
     assert done.stderr == "TerminalSink: cannot write to standard output: Broken pipe"

@@ -34,9 +34,7 @@ def compile_pipeline(
         SageError: an option, the file or its pipeline is wrong.
     """
     if explain and form in (PlanFormat.MERMAID, PlanFormat.DOT):
-        raise CommandError(
-            f"--explain goes with --format text or json (which always has the reasons), not {form}"
-        )
+        raise CommandError(f"--explain goes with --format text or json (which always has the reasons), not {form}")
     graph = load_with_settings(pipeline, settings, parallelism).compile()
     match form:
         case PlanFormat.TEXT:

@@ -34,9 +34,7 @@ _GAP = 2
 _WIDTH_OF_YEARS = 100  # on a narrower terminal the year gives way to the error
 
 
-def list_dead_letters(
-    home: Path, *, job: str | None, operator: str | None, limit: int, as_json: bool
-) -> ExitCode:
+def list_dead_letters(home: Path, *, job: str | None, operator: str | None, limit: int, as_json: bool) -> ExitCode:
     """Print the newest dead letters, the oldest of them first: a table, or one JSON object per line.
 
     Raises:
@@ -56,9 +54,7 @@ def list_dead_letters(
             sys.stdout.write(msgspec.json.encode(dead_letter_fields(letter)).decode() + "\n")
         return ExitCode.DONE
     if not letters:
-        which = "".join(
-            f" of {what} {name!r}" for what, name in (("job", job), ("operator", operator)) if name
-        )
+        which = "".join(f" of {what} {name!r}" for what, name in (("job", job), ("operator", operator)) if name)
         sys.stdout.write(f"no dead letters{which} in {home / DEAD_LETTERS_FILE}\n")
         return ExitCode.DONE
     _print_table(list(letters), with_job=job is None)
@@ -82,9 +78,7 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
         letter = store.get(number)
     if letter is None:
         command = shlex.join(["sage", "dead-letters", "list", *_home_option(home)])
-        raise CommandError(
-            f"there is no dead letter {number} in {home / DEAD_LETTERS_FILE}; {command} shows them"
-        )
+        raise CommandError(f"there is no dead letter {number} in {home / DEAD_LETTERS_FILE}; {command} shows them")
     if as_json:
         sys.stdout.write(msgspec.json.encode(dead_letter_fields(letter)).decode() + "\n")
         return ExitCode.DONE
@@ -139,9 +133,7 @@ def _print_table(letters: list[DeadLetter], *, with_job: bool) -> None:
 
 
 def _time(letter: DeadLetter, *, short: bool = False) -> str:
-    return datetime.fromtimestamp(letter.time, UTC).strftime(
-        "%m-%d %H:%M:%S" if short else "%Y-%m-%d %H:%M:%S"
-    )
+    return datetime.fromtimestamp(letter.time, UTC).strftime("%m-%d %H:%M:%S" if short else "%Y-%m-%d %H:%M:%S")
 
 
 def _require_home(home: Path) -> None:

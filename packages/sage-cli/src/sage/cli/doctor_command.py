@@ -76,9 +76,7 @@ def run_doctor(home: Path) -> ExitCode:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(
-            Text(finding.level.value, styles[finding.level]), Text(finding.what), Text(finding.found)
-        )
+        table.add_row(Text(finding.level.value, styles[finding.level]), Text(finding.what), Text(finding.found))
         if finding.hint:
             table.add_row("", "", Text(f"-> {finding.hint}", "dim"))
     console.print(table)
@@ -86,9 +84,7 @@ def run_doctor(home: Path) -> ExitCode:
     warned = sum(1 for finding in findings if finding.level is Level.WARN)
     console.print()
     if failed:
-        console.print(
-            f"{failed} of {len(findings)} checks failed: SAGE will not work as it is", style="bold red"
-        )
+        console.print(f"{failed} of {len(findings)} checks failed: SAGE will not work as it is", style="bold red")
         return ExitCode.FAILED
     optional = f" ({warned} optional: see the hints)" if warned else ""
     console.print(f"everything that SAGE needs is here{optional}")
@@ -137,10 +133,7 @@ def _native() -> Finding:
     try:
         from sage.middleware._vdb import available_simd_levels, simd_level
     except ImportError as error:
-        hint = (
-            "the C++ part is not built: install a C++20 compiler, then "
-            "pip install --force-reinstall sage-middleware"
-        )
+        hint = "the C++ part is not built: install a C++20 compiler, then pip install --force-reinstall sage-middleware"
         return Finding(Level.FAIL, "native", str(error), hint)
     others = ", ".join(available_simd_levels())
     try:
@@ -170,9 +163,7 @@ def _extra(extra: str, modules: tuple[str, ...], hint: str) -> Finding:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         return Finding(Level.WARN, extra, f"not installed: {', '.join(missing)}", f"optional: {hint}")
-    return Finding(
-        Level.OK, extra, ", ".join(f"{module} {_version_of(module)}".strip() for module in modules)
-    )
+    return Finding(Level.OK, extra, ", ".join(f"{module} {_version_of(module)}".strip() for module in modules))
 
 
 def _version_of(module: str) -> str:

@@ -40,9 +40,7 @@ _EPILOG = (
     "130 interrupted (Ctrl-C), 141 the reader of the output is gone, 143 terminated."
 )
 # typer carries its own copy of click since 0.26 and exports none of its base classes but through this one.
-_ClickError: type[Exception] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
-)
+_ClickError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 _BAD = (ExitCode.USAGE, ExitCode.FAILED, ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 _THREAD_END_S = 0.5
 
@@ -100,9 +98,7 @@ def _sage(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", is_eager=True, callback=_print_versions, help="Print the versions and exit."
-        ),
+        typer.Option("--version", is_eager=True, callback=_print_versions, help="Print the versions and exit."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -143,9 +139,7 @@ def compile_(
     pipeline: Pipeline,
     settings: Settings = None,
     parallelism: Parallelism = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say what the compiler decided, and why.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what the compiler decided, and why.")] = False,
     form: Annotated[PlanFormat, typer.Option("--format", help="How the plan is written.")] = PlanFormat.TEXT,
     show_traceback: Traceback = False,
 ) -> int:
@@ -190,9 +184,7 @@ def dead_letters_list(
 
 @dead_letters.command("show")
 def dead_letters_show(
-    number: Annotated[
-        int, typer.Argument(metavar="NUMBER", help="Its number in the list.", show_default=False)
-    ],
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="Its number in the list.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
     home: Home = DEFAULT_HOME,
 ) -> int:

@@ -49,9 +49,7 @@ def parse_parallelism(given: Iterable[str]) -> dict[str, int]:
     return replicas
 
 
-def load_with_settings(
-    pipeline: Path, settings: Iterable[str], parallelism: Iterable[str]
-) -> LocalEnvironment:
+def load_with_settings(pipeline: Path, settings: Iterable[str], parallelism: Iterable[str]) -> LocalEnvironment:
     """The pipeline of a file, with the options of the command line applied.
 
     Raises:

@@ -80,9 +80,7 @@ def operators_table(metrics: JobMetrics, console: Console) -> Table:
     table, excess = Table(), 0
     for gap, compact in _FORMS:
         table = _table(metrics, gap, compact)
-        excess = (
-            Measurement.get(console, console.options.update(max_width=1000), table).maximum - console.width
-        )
+        excess = Measurement.get(console, console.options.update(max_width=1000), table).maximum - console.width
         if excess <= 0:
             return table
     # Names are cut rather than numbers: a number without its end is a wrong number.
@@ -104,9 +102,7 @@ def _table(metrics: JobMetrics, gap: int, compact: bool, name_width: int | None 
 
 
 def _cells(operator: OperatorMetricsSnapshot, compact: bool) -> list[Text]:
-    errors = Text(
-        format_count(operator.errors, compact=compact), style="red" if operator.errors else "default"
-    )
+    errors = Text(format_count(operator.errors, compact=compact), style="red" if operator.errors else "default")
     return [
         Text(operator.operator),
         Text(str(operator.replicas)),
@@ -137,9 +133,7 @@ def _print_dead_letters(console: Console, result: JobResult, first: DeadLetter |
     if first is not None:
         item = one_line(first.item, _ITEM_MAX)
         error = one_line(f"{first.error_type}: {first.error}")
-        console.print(
-            f"  the first   item {item} of operator {first.operator!r}", soft_wrap=True, markup=False
-        )
+        console.print(f"  the first   item {item} of operator {first.operator!r}", soft_wrap=True, markup=False)
         console.print(f"              {error}", soft_wrap=True, markup=False)
     console.print(f"  see them    {dead_letters_command(result)}", soft_wrap=True, markup=False)
 

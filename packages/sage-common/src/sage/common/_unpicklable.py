@@ -120,9 +120,7 @@ def _state_parts(obj: object) -> Iterator[tuple[str, object]]:
     reduce: Any = copyreg.dispatch_table.get(type(obj))
     try:
         reduced = reduce(obj) if reduce is not None else obj.__reduce_ex__(5)
-    except (
-        Exception
-    ):  # the object itself refuses (or its own code fails): it is the culprit, not a part of it
+    except Exception:  # the object itself refuses (or its own code fails): it is the culprit, not a part of it
         return
     if isinstance(reduced, str):
         return

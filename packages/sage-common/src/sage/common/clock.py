@@ -160,9 +160,7 @@ class VirtualClock:
         if delay_ns <= 0:
             return
         if self._advancing == threading.get_ident():
-            raise InvalidArgumentError(
-                "a timer callback must not sleep: it would wait for the advance it runs in"
-            )
+            raise InvalidArgumentError("a timer callback must not sleep: it would wait for the advance it runs in")
         if self._auto_advance:
             self._advance_to(self._now_ns + delay_ns)
             return
@@ -218,9 +216,7 @@ class VirtualClock:
         """
         step_ns = _to_ns(seconds, "seconds")
         if step_ns < 0:
-            raise InvalidArgumentError(
-                f"seconds must be >= 0, got {seconds!r}: a clock does not run backwards"
-            )
+            raise InvalidArgumentError(f"seconds must be >= 0, got {seconds!r}: a clock does not run backwards")
         return self._advance_to(self._now_ns + step_ns)
 
     def wait_for_sleepers(self, count: int, timeout_seconds: float = 10.0) -> bool:
@@ -241,9 +237,7 @@ class VirtualClock:
     def _advance_to(self, target_ns: int) -> int:
         with self._changed:
             if self._advancing is not None:
-                raise InvalidArgumentError(
-                    "the clock is being advanced already (by another thread or a callback)"
-                )
+                raise InvalidArgumentError("the clock is being advanced already (by another thread or a callback)")
             self._advancing = threading.get_ident()
         due = 0
         try:

@@ -266,9 +266,7 @@ def _plain_scalar(key: np.generic) -> object:
         return str(key)
     if isinstance(key, np.bytes_):
         return bytes(key)
-    raise InvalidArgumentError(
-        f"a key must be a plain value, got numpy.{type(key).__name__}: convert it first"
-    )
+    raise InvalidArgumentError(f"a key must be a plain value, got numpy.{type(key).__name__}: convert it first")
 
 
 def _refuse_nan(key: object) -> InvalidArgumentError:
@@ -436,6 +434,4 @@ _BY_TYPE: dict[type, _Hasher] = {
     dt.time: _flat(_hash_time),
     dt.timedelta: _flat(_hash_duration),
 }
-_BY_BASE: list[tuple[type, _Hasher]] = [
-    (kind, hasher) for kind, hasher in _BY_TYPE.items() if kind is not type(None)
-]
+_BY_BASE: list[tuple[type, _Hasher]] = [(kind, hasher) for kind, hasher in _BY_TYPE.items() if kind is not type(None)]

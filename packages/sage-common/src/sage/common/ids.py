@@ -91,9 +91,7 @@ class IdGenerator:
     def _next_number(self) -> int:
         milliseconds = int(self._clock.time() * 1000)
         if not 0 <= milliseconds < _MILLISECONDS_END:
-            raise InvalidArgumentError(
-                f"the clock shows {milliseconds} ms since 1970, ids hold 0 to 2**48 - 1"
-            )
+            raise InvalidArgumentError(f"the clock shows {milliseconds} ms since 1970, ids hold 0 to 2**48 - 1")
         if milliseconds > self._last >> _RANDOM_BITS:
             drawn = int.from_bytes(self._random_bytes(_RANDOM_BITS // 8), "big")
             self._last = milliseconds << _RANDOM_BITS | drawn
@@ -140,9 +138,7 @@ def parse_id(text: str, prefix: str | None = None) -> ParsedId:
     if separator and _PREFIX.match(found) is None:
         raise InvalidArgumentError(f"not an id: {text[:80]!r} has the prefix {found[:40]!r}")
     if len(body) != _LENGTH:
-        raise InvalidArgumentError(
-            f"not an id: {text[:80]!r} has {len(body)} characters instead of {_LENGTH}"
-        )
+        raise InvalidArgumentError(f"not an id: {text[:80]!r} has {len(body)} characters instead of {_LENGTH}")
     number = 0
     for character in body:
         value = _VALUE_OF.get(character)

@@ -99,9 +99,7 @@ class Frames:
         return b"".join([_HEAD.pack(_MAGIC, _VERSION, 0, len(self.buffers), checksum), *parts])
 
     @classmethod
-    def from_bytes(
-        cls, message: bytes | bytearray | memoryview, limit_bytes: int = MESSAGE_BYTES_MAX
-    ) -> Frames:
+    def from_bytes(cls, message: bytes | bytearray | memoryview, limit_bytes: int = MESSAGE_BYTES_MAX) -> Frames:
         """Take a message apart, checking magic, version, sizes and checksum.
 
         Buffers are views of `message`; only those that were writable and would not be any more are copied.

@@ -33,9 +33,7 @@ class FlatIndex:
     ([[8, 7]], [[2.0, 1.0]])
     """
 
-    def __init__(
-        self, dimension: int, metric: Literal["cosine", "inner_product", "l2"] | str = "cosine"
-    ) -> None: ...
+    def __init__(self, dimension: int, metric: Literal["cosine", "inner_product", "l2"] | str = "cosine") -> None: ...
     def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
         """Add ``vectors`` (n, dimension) under ``ids`` (n), none of them known: all or nothing."""
 

@@ -146,8 +146,7 @@ def question_of(owner: str, item: Any) -> tuple[str, dict[str, Any]]:
         key = next((name for name in ("query", "question") if name in item), None)
         if key is None:
             raise InvalidArgumentError(
-                f"{owner}: item must have the key 'query' or 'question', got the keys"
-                f" {sorted(map(str, item))!r}"
+                f"{owner}: item must have the key 'query' or 'question', got the keys {sorted(map(str, item))!r}"
             )
         question = item[key]
         extra = {str(name): value for name, value in item.items() if name != key}

@@ -69,13 +69,9 @@ class ChannelSpec:
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
-            raise InvalidArgumentError(
-                f"channel capacity must be >= 1, got {self.capacity!r} (channel {self.name!r})"
-            )
+            raise InvalidArgumentError(f"channel capacity must be >= 1, got {self.capacity!r} (channel {self.name!r})")
         if self.coalesce_max < 1:
-            raise InvalidArgumentError(
-                f"coalesce_max must be >= 1, got {self.coalesce_max!r} (channel {self.name!r})"
-            )
+            raise InvalidArgumentError(f"coalesce_max must be >= 1, got {self.coalesce_max!r} (channel {self.name!r})")
 
 
 class Channel(Protocol[M]):

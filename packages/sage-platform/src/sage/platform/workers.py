@@ -66,9 +66,7 @@ class ThreadWorker:
     def _run(self) -> None:
         try:
             self._call()
-        except (
-            BaseException
-        ) as error:  # kept, not swallowed: a worker that dies of SystemExit must be noticed as well
+        except BaseException as error:  # kept, not swallowed: a worker that dies of SystemExit must be noticed as well
             self._failure = error
         finally:
             if self._on_exit is not None:
@@ -124,9 +122,7 @@ class AsyncioWorker(ThreadWorker):
         True
     """
 
-    def __init__(
-        self, name: str, entry: Callable[[], Awaitable[None]], on_exit: OnExit | None = None
-    ) -> None:
+    def __init__(self, name: str, entry: Callable[[], Awaitable[None]], on_exit: OnExit | None = None) -> None:
         super().__init__(name, self._never, on_exit)
         self._entry_async = entry
 

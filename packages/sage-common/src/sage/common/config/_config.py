@@ -194,9 +194,7 @@ class Config:
             values = {}
         if not isinstance(values, dict):
             place = self.location(path)
-            raise ConfigError(
-                f"{path} must be a section, got {values!r}", location=str(place) if place else None
-            )
+            raise ConfigError(f"{path} must be a section, got {values!r}", location=str(place) if place else None)
         part = Config(self._tree)
         part._prefix = (*self._prefix, *_as_keys(self._values, parts))
         part._values = values
@@ -272,9 +270,7 @@ class Config:
         given = f" ({place})" if place else ""
         name = dotted(path)
         if isinstance(value, list):
-            return ConfigError(
-                f"{name} is a list of {len(value)} items{given}: no such item", location=str(location)
-            )
+            return ConfigError(f"{name} is a list of {len(value)} items{given}: no such item", location=str(location))
         return ConfigError(f"{name} is {value!r}{given}, not a section", location=str(location))
 
 
@@ -292,9 +288,7 @@ def load_config(path: str | FilePath, *, limit_bytes: int = FILE_BYTES_MAX) -> C
     source = str(path)
     suffix = FilePath(path).suffix.lower()
     if suffix not in _READERS:
-        raise ConfigError(
-            f"a configuration file ends in {', '.join(_READERS)}, not in {suffix!r}", location=source
-        )
+        raise ConfigError(f"a configuration file ends in {', '.join(_READERS)}, not in {suffix!r}", location=source)
     try:
         with FilePath(path).open("rb") as file:
             data = file.read(limit_bytes + 1)
@@ -308,9 +302,7 @@ def load_config(path: str | FilePath, *, limit_bytes: int = FILE_BYTES_MAX) -> C
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"not UTF-8: byte 0x{data[error.start]:02x}", location=f"{source}:{line}:1"
-        ) from error
+        raise ConfigError(f"not UTF-8: byte 0x{data[error.start]:02x}", location=f"{source}:{line}:1") from error
     return Config.from_text(text, source)
 
 
@@ -353,9 +345,7 @@ def parse_override(text: str) -> Override:
         raise ConfigError("expected key=value, there is no '='", location=location)
     key = key.strip()
     if _KEY.match(key) is None:
-        raise ConfigError(
-            f"{key!r} is not a key: expected names joined by dots, like a.b=3", location=location
-        )
+        raise ConfigError(f"{key!r} is not a key: expected names joined by dots, like a.b=3", location=location)
     return Override(key, _parse_value(value, location))
 
 
@@ -473,9 +463,7 @@ def _copy_mapping(values: Mapping[str, Any], path: Path, tree: Tree, location: L
             raise ConfigError(f"a key must be text, got {given!r}", location=str(location))
         tree.locations[(*path, key)] = location
         copied[key] = (
-            _copy_mapping(value, (*path, key), tree, location)
-            if isinstance(value, Mapping)
-            else copy.deepcopy(value)
+            _copy_mapping(value, (*path, key), tree, location) if isinstance(value, Mapping) else copy.deepcopy(value)
         )
     return copied
 
@@ -502,6 +490,4 @@ def _forget(locations: dict[Path, Location], path: Path) -> None:
 
 def _below(locations: Mapping[Path, Location], prefix: Path) -> dict[Path, Location]:
     size = len(prefix)
-    return {
-        path[size:]: place for path, place in locations.items() if path[:size] == prefix and path != prefix
-    }
+    return {path[size:]: place for path, place in locations.items() if path[:size] == prefix and path != prefix}

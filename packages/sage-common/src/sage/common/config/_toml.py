@@ -162,9 +162,7 @@ class _Scanner:
         elif character == "{":
             self._inline_table(path)
         else:
-            match = _STRING.match(self._text, self._position) or _OTHER_VALUE.match(
-                self._text, self._position
-            )
+            match = _STRING.match(self._text, self._position) or _OTHER_VALUE.match(self._text, self._position)
             if match is None:
                 raise self._error("expected a value")
             self._position = match.end()

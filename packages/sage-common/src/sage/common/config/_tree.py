@@ -86,6 +86,4 @@ def too_deep(location: Location) -> ConfigError:
 
 def too_many(location: Location) -> ConfigError:
     """Return the error for more values than the limit."""
-    return ConfigError(
-        f"more than {NODES_MAX} values, aliases expanded (an alias bomb?)", location=str(location)
-    )
+    return ConfigError(f"more than {NODES_MAX} values, aliases expanded (an alias bomb?)", location=str(location))

@@ -62,9 +62,7 @@ def without_declared_extras(error: pydantic.ValidationError, values: Any, model:
     ]
 
 
-def explain(
-    findings: list[ErrorDetails], section: Path, values: Any, locate: Locate, model: Any
-) -> ConfigError:
+def explain(findings: list[ErrorDetails], section: Path, values: Any, locate: Locate, model: Any) -> ConfigError:
     """Turn all findings into one error, one line each, the location of the first one being the error's.
 
     Args:

@@ -97,9 +97,7 @@ class DataStream:
             ['A', 'B']
         """
         return self._next(
-            self._add(
-                OperatorKind.MAP, function, config, parallelism=parallelism, contract=contract, name=name
-            )
+            self._add(OperatorKind.MAP, function, config, parallelism=parallelism, contract=contract, name=name)
         )
 
     def flatmap(
@@ -119,9 +117,7 @@ class DataStream:
             ['a', 'b', 'c']
         """
         return self._next(
-            self._add(
-                OperatorKind.FLATMAP, function, config, parallelism=parallelism, contract=contract, name=name
-            )
+            self._add(OperatorKind.FLATMAP, function, config, parallelism=parallelism, contract=contract, name=name)
         )
 
     def filter(
@@ -142,9 +138,7 @@ class DataStream:
             [0, 1, 2]
         """
         return self._next(
-            self._add(
-                OperatorKind.FILTER, function, config, parallelism=parallelism, contract=contract, name=name
-            )
+            self._add(OperatorKind.FILTER, function, config, parallelism=parallelism, contract=contract, name=name)
         )
 
     def key_by(self, function: Any, config: Config | None = None, *, name: str | None = None) -> KeyedStream:
@@ -309,9 +303,7 @@ class KeyedStream(DataStream):
         """
         for what, given in (("add", add), ("result", result)):
             if given is not None and not callable(given):
-                raise PipelineError(
-                    f"aggregate takes a function as {what}, got {given!r} ({user_location()})"
-                )
+                raise PipelineError(f"aggregate takes a function as {what}, got {given!r} ({user_location()})")
         if not callable(create):
             if isinstance(create, (list, dict, set, bytearray)):
                 raise PipelineError(
@@ -324,9 +316,7 @@ class KeyedStream(DataStream):
             def create() -> Any:
                 return first
 
-        return self._fold(
-            OperatorKind.AGGREGATE, AggregateSpec(create, add, result), emit, parallelism, contract, name
-        )
+        return self._fold(OperatorKind.AGGREGATE, AggregateSpec(create, add, result), emit, parallelism, contract, name)
 
     def _fold(
         self,

@@ -53,8 +53,7 @@ def declare(
     location = user_location()
     if name is not None and not (isinstance(name, str) and re.fullmatch(r"[\w][\w .:-]*", name)):
         raise PipelineError(
-            f"an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got {name!r} "
-            f"({location})"
+            f"an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got {name!r} ({location})"
         )
     final = name or _free_name(graph, _default_name(kind, target))
     where = f"(operator {final!r}, {location})"

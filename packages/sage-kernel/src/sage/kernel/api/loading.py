@@ -38,9 +38,7 @@ def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -
     file = Path(path)
     if not file.is_file():
         raise PipelineError(
-            f"pipeline file {str(path)!r} does not exist"
-            if not file.exists()
-            else f"{str(path)!r} is not a file"
+            f"pipeline file {str(path)!r} does not exist" if not file.exists() else f"{str(path)!r} is not a file"
         )
     plain = {key: value for key, value in (settings or {}).items() if "." not in key}
     environment, used = _environment(file, plain)
@@ -119,9 +117,7 @@ def _guarded(call: Any, file: Path) -> Any:
     except SageError:
         raise
     except SyntaxError as error:  # of the file itself, or of one that it imports
-        raise PipelineError(
-            f"{error.filename or file}:{error.lineno}: {type(error).__name__}: {error.msg}"
-        ) from error
+        raise PipelineError(f"{error.filename or file}:{error.lineno}: {type(error).__name__}: {error.msg}") from error
     except (Exception, SystemExit) as error:  # the user's file may raise anything; the message names its line
         frames = [
             frame

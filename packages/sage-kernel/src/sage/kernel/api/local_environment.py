@@ -90,9 +90,7 @@ class LocalEnvironment:
 
     def __init__(self, name: str, config: Mapping[str, Any] | EnvironmentConfig | None = None) -> None:
         if not isinstance(name, str) or not name.strip():
-            raise PipelineError(
-                f"a pipeline needs a name that is not empty, got {name!r} ({user_location()})"
-            )
+            raise PipelineError(f"a pipeline needs a name that is not empty, got {name!r} ({user_location()})")
         self.name = name
         self.graph = LogicalGraph(name)
         self.config: EnvironmentConfig = validate_config("LocalEnvironment", EnvironmentConfig, config)
@@ -147,9 +145,7 @@ class LocalEnvironment:
         """
         if not isinstance(items, Iterable):
             raise PipelineError(f"from_collection takes an iterable, got {items!r} ({user_location()})")
-        added = declare(
-            self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name
-        )
+        added = declare(self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name)
         return DataStream(self, (added.name,))
 
     def from_batch(
@@ -199,13 +195,9 @@ class LocalEnvironment:
         factory = old.factory
         assert isinstance(factory, FunctionFactory)
         if not factory.is_method:
-            raise PipelineError(
-                f"operator {operator!r} was not declared as a class with a config {old.where}"
-            )
+            raise PipelineError(f"operator {operator!r} was not declared as a class with a config {old.where}")
         current = (
-            factory.config.model_dump(exclude_unset=True)
-            if isinstance(factory.config, BaseModel)
-            else factory.config
+            factory.config.model_dump(exclude_unset=True) if isinstance(factory.config, BaseModel) else factory.config
         )
         merged = dict(current)
         for key, value in changes.items():
@@ -225,11 +217,7 @@ class LocalEnvironment:
 
     def _compile(self, graph: LogicalGraph) -> ExecutionGraph:
         node = local_node()
-        given = {
-            name: count
-            for name, count in self.config.parallelism.items()
-            if graph is self.graph or name in graph
-        }
+        given = {name: count for name, count in self.config.parallelism.items() if graph is self.graph or name in graph}
         options = CompileOptions(
             parallelism=given,
             fusion=self.config.fusion,
@@ -292,8 +280,6 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
         return
     inner = config.get(section, {})
     if not isinstance(inner, Mapping):
-        raise PipelineError(
-            f"config key {section!r} is no section, got {inner!r}: {key!r} cannot be set {where}"
-        )
+        raise PipelineError(f"config key {section!r} is no section, got {inner!r}: {key!r} cannot be set {where}")
     config[section] = dict(inner)
     _put(config[section], rest, value, where)

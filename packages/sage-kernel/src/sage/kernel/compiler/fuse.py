@@ -32,11 +32,7 @@ def fuse(plan: Plan) -> Plan:
                 lines.append((operator.name, f"begins a task: {obstacle}"))
         chain_by_tail[operator.name] = chain
     fused = tuple(Chain(operators=tuple(chain)) for chain in chains)
-    lines += [
-        (chain.name, f"one task: {' -> '.join(chain.operators)}")
-        for chain in fused
-        if len(chain.operators) > 1
-    ]
+    lines += [(chain.name, f"one task: {' -> '.join(chain.operators)}") for chain in fused if len(chain.operators) > 1]
     return replace(plan, chains=fused).noted("fuse", *lines)
 
 
@@ -46,10 +42,7 @@ def needs_shuffle(plan: Plan, upstream: BaseTransformation, operator: BaseTransf
         return False
     # Behind the first keyed operator a key is already where it belongs, as long as the number of replicas
     # stays.
-    return (
-        upstream.kind is OperatorKind.KEY_BY
-        or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
-    )
+    return upstream.kind is OperatorKind.KEY_BY or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
 
 
 def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:

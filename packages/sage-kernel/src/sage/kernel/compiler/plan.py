@@ -47,9 +47,7 @@ class CompileOptions:
                     f"parallelism must be a whole number >= 1, got {replicas!r} (operator {name!r})"
                 )
         capacity = self.queue_capacity
-        if capacity is not None and (
-            isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1
-        ):
+        if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
             raise InvalidArgumentError(f"queue_capacity must be a whole number >= 1, got {capacity!r}")
 
 

@@ -61,10 +61,7 @@ def render_mermaid(graph: ExecutionGraph) -> str:
     for task in heads:
         chain = " → ".join(_escape(name) for name in task.chain)
         lines.append(f'    t{number[_chain_name(task.id)]}["{chain}<br/>{_facts(task)}"]')
-    lines += [
-        f"    t{number[source]} -->|{edge.routing}| t{number[target]}"
-        for source, target, edge in _links(graph)
-    ]
+    lines += [f"    t{number[source]} -->|{edge.routing}| t{number[target]}" for source, target, edge in _links(graph)]
     return "\n".join(lines) + "\n"
 
 

@@ -40,9 +40,7 @@ def replicate(plan: Plan) -> Plan:
             )
         if queue is not None:
             in_flight = f", {concurrency} in flight each" if concurrency > 1 else ""
-            lines.append(
-                (chain.name, f"{replicas} task(s){in_flight}, queue of {queue.capacity} each: {queue.reason}")
-            )
+            lines.append((chain.name, f"{replicas} task(s){in_flight}, queue of {queue.capacity} each: {queue.reason}"))
     return replace(plan, tasks=tuple(tasks)).noted("replicate", *lines)
 
 

@@ -62,11 +62,7 @@ def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
         return Any, Any
     if operator.options.get("is_method") and parameters:
         parameters = parameters[1:]
-    takes = (
-        hints.get(parameters[0].name, Any)
-        if parameters and operator.kind is not OperatorKind.AGGREGATE
-        else Any
-    )
+    takes = hints.get(parameters[0].name, Any) if parameters and operator.kind is not OperatorKind.AGGREGATE else Any
     gives = hints.get("return", Any)
     if operator.kind in (OperatorKind.FLATMAP, OperatorKind.SOURCE):
         gives = _item_type(gives)
@@ -126,11 +122,7 @@ def fits(given: Any, taken: Any) -> bool:
         # Of two abstract classes that know nothing of each other, a value may well be both.
         return inspect.isabstract(given_class) and inspect.isabstract(taken_class)
     given_arguments, taken_arguments = typing.get_args(given), typing.get_args(taken)
-    if (
-        given_class is taken_class
-        and len(given_arguments) == len(taken_arguments)
-        and Ellipsis not in given_arguments
-    ):
+    if given_class is taken_class and len(given_arguments) == len(taken_arguments) and Ellipsis not in given_arguments:
         return all(fits(one, other) for one, other in zip(given_arguments, taken_arguments, strict=True))
     return True
 
@@ -140,8 +132,4 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _show(hint: Any) -> str:
-    return (
-        hint.__name__
-        if isinstance(hint, type) and not typing.get_args(hint)
-        else str(hint).replace("typing.", "")
-    )
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")

@@ -24,8 +24,7 @@ def validate(plan: Plan) -> Plan:
     operators = plan.operators
     if not operators:
         raise PipelineError(
-            f"pipeline {plan.graph.name!r} is empty: begin with env.from_source(...) or "
-            f"env.from_collection(...)"
+            f"pipeline {plan.graph.name!r} is empty: begin with env.from_source(...) or env.from_collection(...)"
         )
     for operator in operators:
         if operator.kind is not OperatorKind.SINK and not plan.graph.consumers(operator.name):
@@ -40,17 +39,13 @@ def validate(plan: Plan) -> Plan:
             )
         if operator.contract.execution is Execution.PROCESS:
             raise PipelineError(
-                f"execution PROCESS is not available on this backend, which offers thread and async "
-                f"{operator.where}"
+                f"execution PROCESS is not available on this backend, which offers thread and async {operator.where}"
             )
         if operator.contract.execution is Execution.ASYNC and operator.kind in _NO_ASYNC:
-            raise PipelineError(
-                f"{operator.kind} runs on a thread, execution ASYNC is not possible {operator.where}"
-            )
+            raise PipelineError(f"{operator.kind} runs on a thread, execution ASYNC is not possible {operator.where}")
         if operator.factory.is_async and operator.contract.execution is Execution.THREAD:
             raise PipelineError(
-                f"a coroutine function cannot run on a thread: leave execution AUTO or set ASYNC "
-                f"{operator.where}"
+                f"a coroutine function cannot run on a thread: leave execution AUTO or set ASYNC {operator.where}"
             )
     check_names(plan.options.parallelism, (operator.name for operator in operators), "parallelism")
     kept = sum(1 for operator in operators if operator.options.get("emit") is Emit.FINAL)

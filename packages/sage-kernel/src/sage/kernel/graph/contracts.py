@@ -141,17 +141,11 @@ class ErrorPolicy:
         _at_least("errors.delay_s_max", self.delay_s_max, 0)
         _at_least("errors.jitter", self.jitter, 0)
         if self.jitter > 1:
-            raise InvalidArgumentError(
-                f"errors.jitter is a share of the pause and must be <= 1, got {self.jitter!r}"
-            )
+            raise InvalidArgumentError(f"errors.jitter is a share of the pause and must be <= 1, got {self.jitter!r}")
 
     def pause_before(self, retry: int, draw: float) -> float:
         """Seconds to wait before retry number `retry` (1-based); `draw` is a random number in [0, 1)."""
-        grown = (
-            self.delay_s * (2.0 ** min(retry - 1, 60))
-            if self.backoff is Backoff.EXPONENTIAL
-            else self.delay_s
-        )
+        grown = self.delay_s * (2.0 ** min(retry - 1, 60)) if self.backoff is Backoff.EXPONENTIAL else self.delay_s
         pause = min(grown, self.delay_s_max)
         return pause * (1.0 - self.jitter * draw)
 

@@ -159,7 +159,6 @@ class LogicalGraph:
         old = self._by_name[transformation.name]
         if old.inputs != transformation.inputs:
             raise PipelineError(
-                f"a replacement must keep the inputs {old.inputs!r}, got {transformation.inputs!r} "
-                f"{old.where}"
+                f"a replacement must keep the inputs {old.inputs!r}, got {transformation.inputs!r} {old.where}"
             )
         self._by_name[transformation.name] = transformation

@@ -155,9 +155,7 @@ class ExecutionGraph:
         except msgspec.MsgspecError as error:
             raise PipelineError(f"not an execution graph: {error}") from error
         if graph.format_version != 1:
-            raise PipelineError(
-                f"execution graph has format version {graph.format_version}, this release reads 1"
-            )
+            raise PipelineError(f"execution graph has format version {graph.format_version}, this release reads 1")
         return graph
 
     def diff(self, other: ExecutionGraph) -> tuple[str, ...]:

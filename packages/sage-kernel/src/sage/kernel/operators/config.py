@@ -13,9 +13,7 @@ from sage.common.errors import ConfigError
 __all__ = ["validate_config"]
 
 
-def validate_config(
-    owner: str, model: type[BaseModel] | None, config: Mapping[str, Any] | BaseModel | None
-) -> Any:
+def validate_config(owner: str, model: type[BaseModel] | None, config: Mapping[str, Any] | BaseModel | None) -> Any:
     """Return `config` as an instance of `model`, or as a dict where there is no model.
 
     Raises:

@@ -111,8 +111,7 @@ class OperatorContext:
         key = CURRENT_KEY.get() if self._concurrent else self._key
         if key is NO_KEY:
             raise ContextError(
-                f"operator {self.name!r} asked for ctx.key, but its stream has no key: call key_by(...) just "
-                f"before it"
+                f"operator {self.name!r} asked for ctx.key, but its stream has no key: call key_by(...) just before it"
             )
         return key
 

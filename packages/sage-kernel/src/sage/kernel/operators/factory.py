@@ -112,9 +112,7 @@ class FunctionFactory:
     where: str
 
     @classmethod
-    def build(
-        cls, kind: OperatorKind, target: Any, config: Mapping[str, Any] | None, where: str
-    ) -> FunctionFactory:
+    def build(cls, kind: OperatorKind, target: Any, config: Mapping[str, Any] | None, where: str) -> FunctionFactory:
         """Check that `target` can be used as `kind`, and its configuration.
 
         Raises:
@@ -131,9 +129,7 @@ class FunctionFactory:
                 raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
             factory._check_generator()
             # The checked model stays the configuration: what was validated is what every replica gets.
-            return cls(
-                kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where
-            )
+            return cls(kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where)
         if isinstance(target, Function):
             if base is not None and not isinstance(target, base):
                 raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(type(target))} {where}")

@@ -61,8 +61,7 @@ class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each wit
         """
         if self._ctx is None:
             raise ContextError(
-                f"{type(self).__name__}.ctx is there from setup() on, not in __init__: move this code into "
-                f"setup()"
+                f"{type(self).__name__}.ctx is there from setup() on, not in __init__: move this code into setup()"
             )
         return self._ctx
 

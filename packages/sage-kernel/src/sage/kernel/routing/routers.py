@@ -54,9 +54,7 @@ class BaseRouter(ABC):
         self.targets = targets
 
     @abstractmethod
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Parts as (target, packet), and what is not placed yet (only where the router `adapts`)."""
 
 
@@ -68,9 +66,7 @@ class ForwardRouter(BaseRouter):
         ([(0, Packet([1, 2], items=2))], None)
     """
 
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Everything to target 0."""
         return [(0, packet)], None
 
@@ -83,9 +79,7 @@ class BroadcastRouter(BaseRouter):
         ([(0, Packet([1], items=1)), (1, Packet([1], items=1))], None)
     """
 
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """A view of the packet for each target."""
         return [(target, packet.view(packet.input_index)) for target in range(self.targets)], None
 
@@ -105,17 +99,13 @@ class RoundRobinRouter(BaseRouter):
         super().__init__(targets)
         self._next = 0
 
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Equal shares, the first starting where the last packet ended."""
         share, extra = divmod(len(packet), self.targets)
         counts = [share + (1 if offset < extra else 0) for offset in range(self.targets)]
         start = self._next
         self._next = (start + len(packet)) % self.targets
-        return _cut(
-            packet, [((start + offset) % self.targets, count) for offset, count in enumerate(counts) if count]
-        )
+        return _cut(packet, [((start + offset) % self.targets, count) for offset, count in enumerate(counts) if count])
 
 
 class LeastLoadedRouter(BaseRouter):
@@ -137,9 +127,7 @@ class LeastLoadedRouter(BaseRouter):
         super().__init__(targets)
         self._next = 0
 
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """Fill the targets up from the lowest load, as water would; the rest comes back when all are full."""
         counts = self._fill(len(packet), loads)
         placed = sum(counts)
@@ -150,9 +138,7 @@ class LeastLoadedRouter(BaseRouter):
             packet, rest = packet.split(placed)
         start = self._next
         self._next = (start + placed) % self.targets
-        order = sorted(
-            range(self.targets), key=lambda target: (loads[target].load, (target - start) % self.targets)
-        )
+        order = sorted(range(self.targets), key=lambda target: (loads[target].load, (target - start) % self.targets))
         parts, _ = _cut(packet, [(target, counts[target]) for target in order if counts[target]])
         return sorted(parts, key=lambda part: part[0]), rest
 
@@ -211,9 +197,7 @@ class KeyHashRouter(BaseRouter):
             self._target_of[key] = target
         return target
 
-    def route(
-        self, packet: Packet, loads: Sequence[TargetLoad] = ()
-    ) -> tuple[list[tuple[int, Packet]], Packet | None]:
+    def route(self, packet: Packet, loads: Sequence[TargetLoad] = ()) -> tuple[list[tuple[int, Packet]], Packet | None]:
         """One part per target that owns a key of the packet."""
         keys = packet.keys
         if keys is None:

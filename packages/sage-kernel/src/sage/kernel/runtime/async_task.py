@@ -280,6 +280,8 @@ class AsyncTask(Task):
     def row_done(self, key: Hashable, origin: int) -> asyncio.Task[None] | None:
         """A row is through; what this slot has to wait for before it takes another one."""
         self._in_flight -= 1
+        if self._flush_scheduled and not self._keyed and self._in_flight:
+            return self._blocked
         if self._keyed:
             self._release_key(key)
         if self.is_sink:
@@ -307,9 +309,7 @@ class AsyncTask(Task):
 
     async def _fail(self, index: int, error: Exception, value: Any, key: Hashable, origin: int) -> None:
         """Called from generated code: the operator of step `index` raised for `value`."""
-        await self.chain.process_async(
-            value, key, origin, pause=self._pause, call=self._call, index=index, error=error
-        )
+        await self.chain.process_async(value, key, origin, pause=self._pause, call=self._call, index=index, error=error)
 
     def _count_times(self, at_least: int = 1) -> None:
         """Move the times that generated code has gathered into the counters; few at a time cost more each."""

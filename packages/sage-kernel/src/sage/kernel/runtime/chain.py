@@ -136,9 +136,7 @@ class Chain:
                 current += 1
         return positions
 
-    def code(
-        self, *, timed: bool, origins_in: bool, counted: bool = False, flush_each: bool = False
-    ) -> ChainCode:
+    def code(self, *, timed: bool, origins_in: bool, counted: bool = False, flush_each: bool = False) -> ChainCode:
         """The generated function for one form of input."""
         form = (timed, origins_in, counted, flush_each)
         found = self._codes.get(form)
@@ -315,9 +313,7 @@ class Chain:
         for out_value, out_key in outputs:
             await self.process_async(out_value, out_key, origin, pause=pause, call=call, index=index + 1)
 
-    def _next_pause(
-        self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception
-    ) -> float | None:
+    def _next_pause(self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception) -> float | None:
         """Count the error; seconds to the next attempt, or None when the item has been set aside."""
         counters = step.counters
         counters.errors += 1
@@ -365,9 +361,7 @@ class Chain:
     def _set_aside(self, counters: OperatorCounters, letter: SetAside) -> None:
         try:
             self._dead_letters.add(letter)
-        except (
-            Exception
-        ) as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
+        except Exception as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
             raise StepFailed(
                 f"an item of operator {letter.operator!r} could not be processed ({_line_of(letter.error)}) "
                 f"and its dead letter could not "
@@ -424,7 +418,10 @@ def _unhashable(guard: KeyGuard | None, key: Any) -> Exception | None:
 
 
 def _preview(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # an item's own __repr__ must not stand in the place of the error that is told
+        text = f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
     return text if len(text) <= 200 else text[:197] + "..."
 
 

@@ -18,7 +18,7 @@ import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sage.kernel.graph import Emit, OperatorKind
 from sage.kernel.operators import BadRecord
@@ -26,7 +26,7 @@ from sage.kernel.telemetry import OperatorCounters
 
 from .steps import Step, check_output, explode
 
-__all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "compile_text", "generate_chain"]
+__all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "StepForm", "compile_text", "generate_chain"]
 
 SOURCE_LINE = -1
 """Step number of the line that fetches the next row."""
@@ -80,6 +80,17 @@ class ChainCode:
     source: str
 
 
+class StepForm(NamedTuple):
+    """What the text of a chain depends on, of one step; replicas of an operator have the same."""
+
+    name: str
+    kind: OperatorKind
+    emit: Emit
+    enters: bool
+    has_result: bool
+    outputs_max: int
+
+
 class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -124,27 +135,46 @@ def generate_chain(
         record_times: `record_times(times, row_times)`: for each step the times of its calls, and for each
             item that reached a sink the time since its row was begun, all in ns.
     """
-    writer = _Writer()
-    names = {
+    forms = tuple(
+        StepForm(step.name, step.kind, step.emit, step.enter is not None, step.result is not None, step.io.outputs_max)
+        for step in steps
+    )
+    text, code, step_of_line = _write_chain(forms, shape, source is not None)
+    names: dict[str, Any] = {
         "BadRecord": BadRecord,
         "account": account,
         "bad_record": bad_record,
+        "check_output": check_output,
+        "explode": explode,
         "fail": fail,
         "failures": failures,
         "flush": flush,
         "now": now,
-        "check_output": check_output,
         "out_limit": out_limit,
         "record_times": record_times,
         "source": source,
     }
-    _header(writer, steps, shape)
-    _loop(writer, steps, shape, names)
+    for index, step in enumerate(steps):
+        names |= {f"call{index}": step.call, f"enter{index}": step.enter, f"state{index}": step.state}
+        names |= {f"create{index}": step.create, f"result{index}": step.result, f"step{index}": step}
+        names[f"c{index}"] = step.counters
+        if step.guard is not None:
+            names |= {f"known{index}": step.guard.known, f"guard{index}": step.guard.check}
+    exec(code, names)  # noqa: S102  # the text is written here, its names are ours
+    run = names["chain"]
+    return ChainCode(run, run.__code__, step_of_line, text)
+
+
+@functools.lru_cache(maxsize=256)
+def _write_chain(
+    forms: tuple[StepForm, ...], shape: ChainShape, has_source: bool
+) -> tuple[str, CodeType, dict[int, int]]:
+    """Text, code and step by line of a chain: written once, however many replicas run it."""
+    writer = _Writer()
+    _header(writer, forms, shape)
+    _loop(writer, forms, shape, has_source)
     text = "\n".join(writer.lines) + "\n"
-    namespace: dict[str, Any] = dict(names)
-    exec(compile_text(text), namespace)  # noqa: S102  # the text is written above, its names are ours
-    run = namespace["chain"]
-    return ChainCode(run, run.__code__, writer.step_of_line, text)
+    return text, compile_text(text), writer.step_of_line
 
 
 @functools.lru_cache(maxsize=256)
@@ -155,7 +185,7 @@ def compile_text(text: str) -> CodeType:
     return compile(text, filename, "exec")
 
 
-def _header(writer: _Writer, steps: Sequence[Step], shape: ChainShape) -> None:
+def _header(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> None:
     writer.add("def chain(rows, size, out, out_keys, out_origins):")
     writer.depth += 1
     if not steps or steps[-1].kind is not OperatorKind.SINK:
@@ -179,7 +209,7 @@ def _header(writer: _Writer, steps: Sequence[Step], shape: ChainShape) -> None:
         writer.add("row_times = []; row_time = row_times.append")
 
 
-def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> None:
+def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_source: bool) -> None:
     columns = ["v"] + (["k0"] if shape.keys_in else []) + (["o"] if shape.origins_in else [])
     writer.add("while True:")
     writer.depth += 1
@@ -197,10 +227,8 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
         writer.add("o = now()")
     if shape.timed:
         writer.add("row_start = now()")
-    loops = _body(writer, steps, shape, names)
-    keys = ", ".join(
-        ["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY]
-    )
+    loops = _body(writer, steps, shape)
+    keys = ", ".join(["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY])
     for _ in range(loops):
         writer.depth -= 1
         writer.add("break")
@@ -209,14 +237,14 @@ def _loop(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
         writer.add(f"    fail(error, v, ({keys},), o)")
         writer.depth -= 1
     writer.depth -= 1
-    _count(writer, steps, shape, names)
+    _count(writer, steps, shape, has_source)
     writer.add("return n_rows")
     writer.depth -= 1
     writer.add("except Exception as error:")
     writer.add(f"    fail(error, v, ({keys},), o)")
 
 
-def _count(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> None:
+def _count(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_source: bool) -> None:
     """Counts the batch: straight-line where nothing raised."""
     if shape.timed:
         times = "".join(f"times{index}, " for index in range(len(steps)))
@@ -226,11 +254,8 @@ def _count(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dic
     writer.add(f"    account(n_rows, ({passed}))")
     writer.add("else:")
     items = "n_rows"
-    lines = (
-        [f"source.items_in += {items}; source.items_out += {items}"] if names["source"] is not None else []
-    )
+    lines = [f"source.items_in += {items}; source.items_out += {items}"] if has_source else []
     for index, step in enumerate(steps):
-        names[f"c{index}"] = step.counters
         lines.append(f"c{index}.items_in += {items}")
         if step.emit is Emit.FINAL:
             break
@@ -241,13 +266,11 @@ def _count(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dic
         writer.add(f"    {line}")
 
 
-def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict[str, Any]) -> int:
+def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
     """Writes the operators; returns how many loops (flatmaps) are open."""
     loops, key = 0, "k0"
     for index, step in enumerate(steps):
-        names |= {f"call{index}": step.call, f"enter{index}": step.enter, f"state{index}": step.state}
-        names |= {f"create{index}": step.create, f"result{index}": step.result, f"step{index}": step}
-        if step.enter is not None:
+        if step.enters:
             writer.add(f"enter{index}({key})")
         if shape.timed:
             writer.add("start = now()")
@@ -257,12 +280,12 @@ def _body(writer: _Writer, steps: Sequence[Step], shape: ChainShape, names: dict
             case OperatorKind.FILTER:
                 _write_filter(writer, index, shape.timed)
             case OperatorKind.FLATMAP:
-                _write_flatmap(writer, index, step, shape.timed, names)
+                _write_flatmap(writer, index, step, shape.timed)
                 loops += 1
             case OperatorKind.KEY_BY:
                 key = f"k{index + 1}"
                 folds = index + 1 < len(steps) and steps[index + 1].kind in _FOLDS
-                _write_key_by(writer, index, step, shape.timed, names, check=not folds)
+                _write_key_by(writer, index, step, shape.timed, check=not folds)
             case OperatorKind.REDUCE | OperatorKind.AGGREGATE:
                 checked_by = index - 1 if index and steps[index - 1].kind is OperatorKind.KEY_BY else None
                 _write_fold(writer, index, step, key, shape.timed, checked_by)
@@ -325,9 +348,8 @@ def _write_filter(writer: _Writer, index: int, timed: bool) -> None:
     writer.add(f"n{index} += 1")
 
 
-def _write_flatmap(writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any]) -> None:
-    names["explode"] = explode
-    writer.add(f"r = explode({step.name!r}, call{index}(v), {step.io.outputs_max})", index)
+def _write_flatmap(writer: _Writer, index: int, step: StepForm, timed: bool) -> None:
+    writer.add(f"r = explode({step.name!r}, call{index}(v), {step.outputs_max})", index)
     _write_time(writer, index, timed)
     writer.add(f"n{index} += len(r)")
     writer.add(f"rows{index} = iter(r)")
@@ -339,20 +361,14 @@ def _write_flatmap(writer: _Writer, index: int, step: Step, timed: bool, names: 
     writer.depth += 1
 
 
-def _write_key_by(
-    writer: _Writer, index: int, step: Step, timed: bool, names: dict[str, Any], *, check: bool
-) -> None:
-    assert step.guard is not None
-    names |= {f"known{index}": step.guard.known, f"guard{index}": step.guard.check}
+def _write_key_by(writer: _Writer, index: int, step: StepForm, timed: bool, *, check: bool) -> None:
     writer.add(f"k{index + 1} = call{index}(v)", index)
     _write_time(writer, index, timed)
     if check:
         writer.add(f"if k{index + 1} not in known{index}: guard{index}(k{index + 1})", index)
 
 
-def _write_fold(
-    writer: _Writer, index: int, step: Step, key: str, timed: bool, checked_by: int | None
-) -> None:
+def _write_fold(writer: _Writer, index: int, step: StepForm, key: str, timed: bool, checked_by: int | None) -> None:
     """Reduce and aggregate. A key whose `key_by` is just before is checked when it first comes, so that the
     look-up of its state is the only one; an error of that check is the error of the `key_by`.
     """
@@ -373,7 +389,7 @@ def _write_fold(
         writer.add(f"state{index}[{key}] = r")
     elif not aggregates:
         writer.add(f"state{index}[{key}] = v = r")
-    elif step.result is None:
+    elif not step.has_result:
         writer.add(f"state{index}[{key}] = r; v = ({key}, r)")
     else:
         # The result comes first: an item whose result cannot be computed leaves the state as it was.

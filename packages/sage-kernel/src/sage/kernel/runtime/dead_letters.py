@@ -123,9 +123,7 @@ class DeadLetterStore:
             replica_index=letter.replica_index,
             attempts=letter.attempts,
             time=self._clock.time(),
-            error_type=kind.__qualname__
-            if kind.__module__ == "builtins"
-            else f"{kind.__module__}.{kind.__qualname__}",
+            error_type=kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
             error=_safe_text(error, str),
             traceback="".join(traceback.format_exception(error))[-_TEXT_MAX * 4 :],
             item=_safe_text(letter.item, repr),
@@ -146,12 +144,8 @@ class DeadLetterStore:
         while True:
             page = log.read(start, 256)
             for number, record in page:
-                letter = msgspec.structs.replace(
-                    msgspec.msgpack.decode(record, type=DeadLetter), number=number
-                )
-                if (job_id is None or letter.job_id == job_id) and (
-                    operator is None or letter.operator == operator
-                ):
+                letter = msgspec.structs.replace(msgspec.msgpack.decode(record, type=DeadLetter), number=number)
+                if (job_id is None or letter.job_id == job_id) and (operator is None or letter.operator == operator):
                     if limit is not None and given >= limit:
                         return
                     given += 1

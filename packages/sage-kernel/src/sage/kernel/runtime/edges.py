@@ -106,9 +106,7 @@ class OutputEdge:
 class Sender:
     """All edges of a task that runs on a thread."""
 
-    def __init__(
-        self, edges: Sequence[OutputEdge], backend: Backend, on_wait: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, edges: Sequence[OutputEdge], backend: Backend, on_wait: Callable[[bool], None]) -> None:
         self._edges = tuple(edges)
         self._shared = len(self._edges) > 1
         self._gate = backend.writable_gate()

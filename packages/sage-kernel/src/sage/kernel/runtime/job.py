@@ -105,9 +105,7 @@ class JobHandle:
         factory = TaskFactory(graph, logical, self._channels, backend, offsets)
         for node in graph.tasks:
             self._create(factory, node.id)
-        self._supervisor = threading.Thread(
-            target=self._supervise, name=f"sage-job-{graph.name}", daemon=True
-        )
+        self._supervisor = threading.Thread(target=self._supervise, name=f"sage-job-{graph.name}", daemon=True)
 
     def _create(self, factory: TaskFactory, task_id: str) -> None:
         node = self.graph.task(task_id)
@@ -148,20 +146,14 @@ class JobHandle:
             for task, worker in self._workers.items():
                 if worker.frame() is None:
                     self._events.put(jm.TaskEnded(task))
-        ticks = (
-            self.TICK_S
-            if self._options.watchdog_s is None
-            else min(self.TICK_S, self._options.watchdog_s / 4)
-        )
+        ticks = self.TICK_S if self._options.watchdog_s is None else min(self.TICK_S, self._options.watchdog_s / 4)
         next_tick = time.monotonic() + ticks
         while not self._master.state.is_end:
             try:
                 event = self._events.get(timeout=max(0.0, next_tick - time.monotonic()))
             except queue.Empty:
                 next_tick = time.monotonic() + ticks
-                event = jm.Tick(
-                    {task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks}
-                )
+                event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
             for effect in self._master.on(event, time.monotonic()):
                 self._carry_out(effect)
 

@@ -11,7 +11,7 @@ completes when all tasks have ended, or `abort_grace_s` later without those that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -65,14 +65,15 @@ class TaskView:
         in_work: it is inside an operator (not waiting for input, for room, or for its source).
         queued: items in its inbox.
         doing: what it does, in words.
-        stack: where it is, as lines of a traceback.
+        stack: tells where it is, as lines of a traceback; called only when that is to be shown, because looking at
+            the stacks of many tasks takes longer than everything else here.
     """
 
     progress: Any
     in_work: bool
     queued: int
     doing: str
-    stack: str = ""
+    stack: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +179,7 @@ class JobMaster:
         'finished'
     """
 
-    def __init__(
-        self, tasks: Iterable[str], *, watchdog_s: float | None = 300.0, abort_grace_s: float = 5.0
-    ) -> None:
+    def __init__(self, tasks: Iterable[str], *, watchdog_s: float | None = 300.0, abort_grace_s: float = 5.0) -> None:
         self.state = JobState.CREATED
         self._setting_up = set(tasks)
         self._running = set(self._setting_up)
@@ -236,9 +235,7 @@ class JobMaster:
             effects.append(self._complete(()))
         return effects
 
-    def _abort(
-        self, ending: JobState, reason: str, failure: BaseException | None, now: float
-    ) -> list[Effect]:
+    def _abort(self, ending: JobState, reason: str, failure: BaseException | None, now: float) -> list[Effect]:
         if failure is not None and self._failure is None:
             # An error beats an abort that somebody asked for: it is what they need to know.
             self._ending, self._reason, self._failure = ending, reason, failure
@@ -259,9 +256,7 @@ class JobMaster:
                 return [self._complete(tuple(sorted(self._running)))]
             return []
         if self._deadline is not None and now >= self._deadline:
-            return self._abort(
-                JobState.ABORTED, "the grace period for draining is over" + _wait_for(tasks), None, now
-            )
+            return self._abort(JobState.ABORTED, "the grace period for draining is over" + _wait_for(tasks), None, now)
         if self._watchdog_s is not None and self.state in (
             JobState.RUNNING,
             JobState.DRAINING,
@@ -295,6 +290,6 @@ def _wait_for(tasks: Mapping[str, TaskView]) -> str:
         if view.doing == "ended":
             continue
         lines.append(f"\n  {task}: {view.doing}, {view.queued} queued")
-        if view.stack:
-            lines.append("".join(f"\n      {line}" for line in view.stack.rstrip().splitlines()))
+        if view.stack is not None:
+            lines.append("".join(f"\n      {line}" for line in view.stack().rstrip().splitlines()))
     return ":" + "".join(lines) if lines else ""

@@ -253,9 +253,7 @@ def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
         text = text if len(text) <= 80 else text[:77] + "..."
         hint = "" if result is None else ": to pass the whole on use map"
         hint = ": did you forget to return?" if result is None else hint
-        raise ItemError(
-            f"flatmap {name!r} must return an iterable of items, got {type(result).__name__} {text}{hint}"
-        )
+        raise ItemError(f"flatmap {name!r} must return an iterable of items, got {type(result).__name__} {text}{hint}")
     items = result if isinstance(result, list) else list(islice(result, outputs_max + 1))
     if len(items) > outputs_max:
         raise _too_many(name, outputs_max)

@@ -231,9 +231,7 @@ class Task(ABC):
             try:
                 function.setup()
             except Exception as error:  # the boundary to user code
-                raise OperatorError(
-                    f"setup of operator {name!r} failed: {type(error).__name__}: {error}"
-                ) from error
+                raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
             self._set_up.append((name, function))
 
     def teardown(self) -> None:
@@ -248,9 +246,7 @@ class Task(ABC):
             try:
                 function.teardown()
             except Exception as error:  # the boundary to user code
-                failed = OperatorError(
-                    f"teardown of operator {name!r} failed: {type(error).__name__}: {error}"
-                )
+                failed = OperatorError(f"teardown of operator {name!r} failed: {type(error).__name__}: {error}")
                 failed.__cause__ = error
         if failed is None:
             return
@@ -286,8 +282,10 @@ class Task(ABC):
         packet.origins = origin
         packet.enqueued_ns = size * now
         if outputs.origins:
-            packet.origins = outputs.origins[:] if size > 1 else outputs.origins[0]
-            outputs.origins.clear()
+            origins = outputs.origins
+            # One number for all where it is the same: whoever takes the packet then needs no column for it.
+            packet.origins = origins[0] if origins.count(origins[0]) == size else origins[:]
+            origins.clear()
         if outputs.keys:
             packet.keys = outputs.keys[:]
             outputs.keys.clear()

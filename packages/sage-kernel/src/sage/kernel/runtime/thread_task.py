@@ -61,9 +61,12 @@ class ThreadTask(Task):
         # What is emitted at the end of the stream answers all of it: its latency counts from here.
         self._origin = start = self._now()
         self._blocked_ns = 0
+        sunk = self.sunk if self.is_sink else 0
         self.chain.finish(self.flush)
-        self.counters.busy_ns += self._now() - start - self._blocked_ns
-        self.count_latency(0, 0, self._now())
+        end = self._now()
+        self.counters.busy_ns += end - start - self._blocked_ns
+        if self.is_sink:
+            self.count_latency(self.sunk - sunk, self._origin, end)
         self.count_waits()
         self._sender.end()
 

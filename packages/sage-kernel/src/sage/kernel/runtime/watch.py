@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from types import FrameType
 
 from sage.platform import Worker
@@ -32,30 +33,26 @@ def view_task(task: Task, worker: Worker) -> TaskView:
     if activity not in (Activity.WORKING, Activity.SETUP):
         return TaskView(moved, in_work=False, queued=queued, doing=str(activity))
     if activity is Activity.SETUP:
-        return TaskView(moved, in_work=True, queued=queued, doing="in setup()", stack=_stack(worker.frame()))
+        return TaskView(moved, in_work=True, queued=queued, doing="in setup()", stack=partial(_stack, worker.frame()))
     frame = worker.frame()
     found = _chain_frame(frame, task.chain.codes)
     if found is None:
         # An event loop between two items, or a thread between two batches.
         calls = sum(operator.timed_items + operator.errors for operator in counters.operators)
         names = ", ".join(task.parts.node.chain)
-        return TaskView(
-            (*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=_stack(frame)
-        )
+        return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=partial(_stack, frame))
     chain_frame, code = found
     step = code.step_of_line.get(chain_frame.f_lineno)
     progress = (*moved, chain_frame.f_locals.get("n_rows"), chain_frame.f_lineno)
     if step == SOURCE_LINE and task.parts.source is not None:
         return TaskView(progress, in_work=False, queued=queued, doing="waiting for its source's next item")
-    name = (
-        task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
-    )
+    name = task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
     return TaskView(
         progress,
         in_work=True,
         queued=queued,
         doing=f"in operator {name!r}",
-        stack=_stack(frame, below=chain_frame),
+        stack=partial(_stack, frame, below=chain_frame),
     )
 
 

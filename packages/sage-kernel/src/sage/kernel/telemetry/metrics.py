@@ -154,9 +154,7 @@ def _latency(sketches: Iterable[QuantileSketch]) -> LatencyMetrics:
     )
 
 
-def snapshot_metrics(
-    operators: Iterable[str], readings: Iterable[ReplicaReading], elapsed_s: float
-) -> JobMetrics:
+def snapshot_metrics(operators: Iterable[str], readings: Iterable[ReplicaReading], elapsed_s: float) -> JobMetrics:
     """The picture of a job from what its replicas have counted.
 
     Example:

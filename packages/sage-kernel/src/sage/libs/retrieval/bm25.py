@@ -57,9 +57,7 @@ class BM25Index:
         (True, 1, [])
     """
 
-    def __init__(
-        self, *, k1: float = 1.2, b: float = 0.75, tokenizer: Callable[[str], list[str]] = tokenize
-    ) -> None:
+    def __init__(self, *, k1: float = 1.2, b: float = 0.75, tokenizer: Callable[[str], list[str]] = tokenize) -> None:
         if not (math.isfinite(k1) and k1 >= 0):
             raise InvalidArgumentError(f"k1 must be finite and >= 0, got {k1!r}")
         if not 0 <= b <= 1:
@@ -85,9 +83,7 @@ class BM25Index:
             InvalidArgumentError: the id is taken (`upsert` replaces), or not a string.
         """
         if document_id in self._lengths:
-            raise InvalidArgumentError(
-                f"document id {document_id!r} is in the index already; use upsert to replace it"
-            )
+            raise InvalidArgumentError(f"document id {document_id!r} is in the index already; use upsert to replace it")
         if not isinstance(document_id, str):
             raise InvalidArgumentError(f"document id must be a string, got {document_id!r}")
         self._insert(document_id, dict(Counter(self._tokenizer(text))))

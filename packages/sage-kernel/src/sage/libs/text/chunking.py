@@ -178,7 +178,5 @@ class SentenceChunker(FlatMapFunction[Document | str, Chunk]):
 
 def _document_of(item: Any) -> Document:
     if not isinstance(item, str):
-        raise DocumentError(
-            f"SentenceChunker takes a Document or a str, got {type(item).__name__}; map it first"
-        )
+        raise DocumentError(f"SentenceChunker takes a Document or a str, got {type(item).__name__}; map it first")
     return Document(f"text-{blake2b(item.encode('utf-8', 'surrogatepass'), digest_size=6).hexdigest()}", item)

@@ -33,8 +33,7 @@ _NEVER_LAST = frozenset(
 )
 # These may: they do when a capital follows.
 _MAYBE_LAST = frozenset(
-    "etc inc ltd co corp bros jr sr ph.d m.d b.a m.a a.m p.m u.s u.k e.u u.n dept univ assn est ave blvd"
-    " rd".split()
+    "etc inc ltd co corp bros jr sr ph.d m.d b.a m.a a.m p.m u.s u.k e.u u.n dept univ assn est ave blvd rd".split()
 )
 _NUMBER_NEXT = frozenset({"no", "nos", "p", "art", "nr", "ver", "v"})
 

@@ -54,9 +54,7 @@ def tokenize(text: str, *, stemming: bool = False, stopwords: bool = True) -> li
     for word in _TOKEN.findall(text.casefold()):
         if not word.isascii():
             if _IS_CJK.match(word):
-                tokens += (
-                    [word] if len(word) == 1 else [word[place : place + 2] for place in range(len(word) - 1)]
-                )
+                tokens += [word] if len(word) == 1 else [word[place : place + 2] for place in range(len(word) - 1)]
                 continue
             word = word.replace("’", "'")
         word = word.removesuffix("'s")

@@ -43,9 +43,7 @@ class EmbeddingConfig(BaseModel, extra="forbid", frozen=True):
         if self.model not in EMBEDDING_MODELS:
             close = difflib.get_close_matches(self.model, EMBEDDING_MODELS, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"unknown embedding model {self.model!r}; {hint}known: {', '.join(EMBEDDING_MODELS)}"
-            )
+            raise ValueError(f"unknown embedding model {self.model!r}; {hint}known: {', '.join(EMBEDDING_MODELS)}")
         minilm = EMBEDDING_MODELS[self.model] == "minilm"
         if minilm and self.dimension not in {None, _MINILM_DIMENSION}:
             raise ValueError(f"{self.model} has the dimension {_MINILM_DIMENSION}, got {self.dimension}")

@@ -92,9 +92,7 @@ class HashingEmbedder:
         total: NDArray[np.float64] = np.zeros(self._dimension)
         if counts:
             features = [_word_features(word, self._dimension) for word in counts]
-            boosts = np.repeat(
-                [1.0 + math.log(n) for n in counts.values()], [len(places) for places, _ in features]
-            )
+            boosts = np.repeat([1.0 + math.log(n) for n in counts.values()], [len(places) for places, _ in features])
             places = np.concatenate([places for places, _ in features])
             weights = np.concatenate([weights for _, weights in features])
             np.add.at(total, places, weights * boosts)

@@ -59,9 +59,7 @@ class EmbeddingMap(MapFunction[Any, Any]):
 
     def setup(self) -> None:
         """Load the model."""
-        self._embedder = create_embedder(
-            EmbeddingConfig(model=self.config.model, dimension=self.config.dimension)
-        )
+        self._embedder = create_embedder(EmbeddingConfig(model=self.config.model, dimension=self.config.dimension))
 
     def execute(self, item: Any) -> Any:
         """Return `item` with its vector."""
@@ -69,14 +67,11 @@ class EmbeddingMap(MapFunction[Any, Any]):
             return EmbeddedChunk(item, self._vector(item.text))
         fields = {self.config.text_field: item} if isinstance(item, str) else item
         if not isinstance(fields, Mapping):
-            raise InvalidArgumentError(
-                f"EmbeddingMap takes a Chunk, a mapping or a str, got {type(item).__name__}"
-            )
+            raise InvalidArgumentError(f"EmbeddingMap takes a Chunk, a mapping or a str, got {type(item).__name__}")
         text = fields.get(self.config.text_field)
         if not isinstance(text, str):
             raise InvalidArgumentError(
-                f"EmbeddingMap: item must have a text in {self.config.text_field!r}, got {text!r}; set"
-                " text_field"
+                f"EmbeddingMap: item must have a text in {self.config.text_field!r}, got {text!r}; set text_field"
             )
         return {**fields, self.config.vector_field: self._vector(text)}
 

@@ -72,9 +72,7 @@ class ExactVectorStore:
             names, matrix = self._checked(ids, vectors)
             for name in names:
                 if name in self._rows:
-                    raise InvalidArgumentError(
-                        f"vector id {name!r} is in the store already; use upsert to replace it"
-                    )
+                    raise InvalidArgumentError(f"vector id {name!r} is in the store already; use upsert to replace it")
             self._put(names, matrix)
 
     def upsert(self, ids: Sequence[VectorId], vectors: ArrayLike) -> None:
@@ -151,9 +149,7 @@ class ExactVectorStore:
         try:
             matrix = np.ascontiguousarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(
-                f"vectors must be an array of numbers (n, {self.dimension}): {error}"
-            ) from None
+            raise InvalidArgumentError(f"vectors must be an array of numbers (n, {self.dimension}): {error}") from None
         if matrix.ndim != 2 or matrix.shape[1] != self.dimension:
             raise InvalidArgumentError(
                 f"vectors must have the shape (n, {self.dimension}), got {matrix.shape}; was another"

@@ -145,9 +145,7 @@ class _MemoryKeyValues(_View):
             self._check()
             return self._store.values.get(self._name, {}).pop(key, None) is not None
 
-    def scan(
-        self, prefix: str = "", limit: int | None = None, after: str | None = None
-    ) -> list[tuple[str, bytes]]:
+    def scan(self, prefix: str = "", limit: int | None = None, after: str | None = None) -> list[tuple[str, bytes]]:
         most = check_limit(limit)
         check_key(prefix)
         check_key(after or "")

@@ -58,9 +58,7 @@ class KeyValueStore(Protocol):
         """Remove `key`; return whether it was there."""
         ...
 
-    def scan(
-        self, prefix: str = "", limit: int | None = None, after: str | None = None
-    ) -> list[tuple[str, bytes]]:
+    def scan(self, prefix: str = "", limit: int | None = None, after: str | None = None) -> list[tuple[str, bytes]]:
         """Return the keys that begin with `prefix` and their values, in the order of code points.
 
         Args:

@@ -262,9 +262,7 @@ class SqliteStore:
         if code & 0xFF == sqlite3.SQLITE_CORRUPT:
             return StoreError(f"is damaged: {error}", path=self.path)
         if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            return StoreError(
-                f"cannot be written: {error} (are the file and its directory writable?)", path=self.path
-            )
+            return StoreError(f"cannot be written: {error} (are the file and its directory writable?)", path=self.path)
         return StoreError(f"{type(error).__name__}: {error}", path=self.path)
 
 
@@ -324,9 +322,7 @@ class _SqliteKeyValues(_View):
         )
         return removed > 0
 
-    def scan(
-        self, prefix: str = "", limit: int | None = None, after: str | None = None
-    ) -> list[tuple[str, bytes]]:
+    def scan(self, prefix: str = "", limit: int | None = None, after: str | None = None) -> list[tuple[str, bytes]]:
         self._check()
         begin = check_key(prefix)
         query = "SELECT key, value FROM key_values WHERE namespace = ? AND key >= ?"
@@ -362,9 +358,7 @@ class _SqliteLog(_View):
         if not checked:
             return range(0)
         with self._store.transaction() as connection:
-            row = connection.execute(
-                "SELECT next_sequence FROM logs WHERE name = ?", (self._name,)
-            ).fetchone()
+            row = connection.execute("SELECT next_sequence FROM logs WHERE name = ?", (self._name,)).fetchone()
             begin = row[0] if row else 1
             numbers = range(begin, begin + len(checked))
             connection.execute("INSERT OR REPLACE INTO logs VALUES (?, ?)", (self._name, numbers.stop))

@@ -65,9 +65,7 @@ def _matches(relative: str, patterns: list[str]) -> bool:
     """
     parts = relative.split("/")
     return any(
-        fnmatchcase(relative, pattern)
-        if "/" in pattern
-        else any(fnmatchcase(part, pattern) for part in parts)
+        fnmatchcase(relative, pattern) if "/" in pattern else any(fnmatchcase(part, pattern) for part in parts)
         for pattern in patterns
     )
 
@@ -84,9 +82,7 @@ def _decode(raw: bytes, name: str, form: str, encoding: str, errors: str) -> str
             pass  # a page may declare anything; the configured encoding is then the better guess
     # UTF-16 is full of NUL bytes; anything else with one is not text.
     if not encoding.startswith(("utf-16", "utf-32")) and (place := raw.find(b"\0")) >= 0:
-        raise DocumentError(
-            f"document {name!r} is binary: NUL byte at offset {place}; exclude it or give it as text"
-        )
+        raise DocumentError(f"document {name!r} is binary: NUL byte at offset {place}; exclude it or give it as text")
     try:
         return raw.decode(encoding, "strict" if errors == "dead_letter" else "replace")
     except UnicodeDecodeError as error:
@@ -190,9 +186,7 @@ class DirectorySource(PositionedSource[Document]):
         others: Counter[str] = Counter()
         require_directory("DirectorySource", root)
         if not self._paths(others) and not self.config.allow_empty:
-            found = ", ".join(
-                f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5)
-            )
+            found = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5))
             raise SourceError(
                 f"DirectorySource: no document in {str(root)!r} matches {self.config.include!r}"
                 + (f" (other files: {found})" if found else " (it has no files)")
@@ -208,9 +202,7 @@ class DirectorySource(PositionedSource[Document]):
             directories[:] = [
                 name
                 for name in directories
-                if config.recursive
-                and self._wanted_name(name)
-                and not _matches(prefix + name, config.exclude)
+                if config.recursive and self._wanted_name(name) and not _matches(prefix + name, config.exclude)
             ]
             for name in names:
                 relative = prefix + name

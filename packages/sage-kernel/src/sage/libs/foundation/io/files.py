@@ -61,8 +61,7 @@ class _LineFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SinkError(
-                f"{self.owner}: another sink is already writing to {str(self.path)!r}; give each its own"
-                " file_path"
+                f"{self.owner}: another sink is already writing to {str(self.path)!r}; give each its own file_path"
             ) from None
 
     def _start(self, append: bool) -> int:
@@ -119,9 +118,7 @@ class _LineFile:
             errno.EISDIR: ": it is a directory, file_path must name a file",
             errno.ENOTDIR: ": a part of its directory is a file",
         }.get(error.errno or 0, f": {error.strerror or error}")
-        return SinkError(
-            f"{self.owner}: {action} {str(self.path)!r}{hint} ({self.lines} items written by this run)"
-        )
+        return SinkError(f"{self.owner}: {action} {str(self.path)!r}{hint} ({self.lines} items written by this run)")
 
 
 def _part_path(path: Path, ctx: OperatorContext | None) -> Path:
@@ -222,9 +219,7 @@ class CSVSink(_LineSink):
             )
             if self.config.columns is not None and found != self.config.columns:
                 self.teardown()
-                raise SinkError(
-                    f"CSVSink: {str(file.path)!r} has the columns {found!r}, not {self.config.columns!r}"
-                )
+                raise SinkError(f"CSVSink: {str(file.path)!r} has the columns {found!r}, not {self.config.columns!r}")
             self._columns = found
         elif self.config.columns is not None:
             self._begin(list(self.config.columns))
@@ -267,6 +262,5 @@ class CSVSink(_LineSink):
         if is_dataclass(item) and not isinstance(item, type):
             return {each.name: getattr(item, each.name) for each in fields(item)}
         raise SinkError(
-            f"CSVSink: item must be a mapping or a dataclass, got {type(item).__name__}; map it to a dict"
-            " first"
+            f"CSVSink: item must be a mapping or a dataclass, got {type(item).__name__}; map it to a dict first"
         )

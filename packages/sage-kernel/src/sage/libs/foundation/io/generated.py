@@ -39,9 +39,7 @@ class GeneratorSource(SourceFunction[Out]):
 
     Config: ClassVar[type[BaseModel] | None] = _GeneratorConfig
 
-    def __init__(
-        self, config: Callable[[], Iterable[Out]] | Mapping[str, Any] | BaseModel | None = None
-    ) -> None:
+    def __init__(self, config: Callable[[], Iterable[Out]] | Mapping[str, Any] | BaseModel | None = None) -> None:
         # A pydantic model is no callable, so the two forms cannot be confused.
         super().__init__({"generator": config} if callable(config) else config)
 

@@ -82,8 +82,7 @@ def seek_to(owner: str, file: BufferedReader, path: Path, where: Any) -> int:
         return file.seek(start)
     if not isinstance(where, int) or not 0 <= where <= size:
         raise SourceError(
-            f"{owner}: offset {where!r} is not within {str(path)!r} ({size} bytes); was the file replaced"
-            " since?"
+            f"{owner}: offset {where!r} is not within {str(path)!r} ({size} bytes); was the file replaced since?"
         )
     return file.seek(where)
 
@@ -138,8 +137,7 @@ class _LineSource(PositionedSource[Any]):
                 if len(body) > limit:
                     place += _skip_line(file, line)
                     size_error = SizeLimitError(
-                        f"{path}:{number}: line has {place - start} bytes, the limit is {limit}"
-                        " (max_line_bytes)"
+                        f"{path}:{number}: line has {place - start} bytes, the limit is {limit} (max_line_bytes)"
                     )
                     yield self._bad(number, start, body, size_error), [place, number]
                     continue

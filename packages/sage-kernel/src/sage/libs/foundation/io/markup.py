@@ -125,11 +125,7 @@ def html_to_text(markup: str) -> tuple[str, str | None]:
     lines = [line.rstrip() for line in "".join(parser.parts).split("\n")]
     kept: list[str] = []
     for line in lines:
-        line = (
-            line.lstrip(" ").removeprefix("| ")
-            if line.startswith(" ") and not line.startswith("  ")
-            else line
-        )
+        line = line.lstrip(" ").removeprefix("| ") if line.startswith(" ") and not line.startswith("  ") else line
         if line or (kept and kept[-1]):
             kept.append(line)
     title = " ".join("".join(parser.title_parts).split())
@@ -150,9 +146,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """
     if not text.startswith(("---\n", "---\r\n")):
         return {}, text
-    found = re.compile(r"^(?:---|\.\.\.)[ \t]*\r?\n?$", re.MULTILINE).search(
-        text, 4, _FRONT_MATTER_CHARACTERS_MAX
-    )
+    found = re.compile(r"^(?:---|\.\.\.)[ \t]*\r?\n?$", re.MULTILINE).search(text, 4, _FRONT_MATTER_CHARACTERS_MAX)
     if found is None:
         return {}, text
     head = text[text.index("\n") + 1 : found.start()]

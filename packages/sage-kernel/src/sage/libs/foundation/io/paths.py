@@ -31,14 +31,12 @@ def require_file(owner: str, path: Path) -> None:
     mode = _mode(owner, "file", path)
     if stat.S_ISDIR(mode):
         raise SourceError(
-            f"{owner}: file_path must be a file, got the directory {str(path)!r}; for a folder use"
-            " DirectorySource"
+            f"{owner}: file_path must be a file, got the directory {str(path)!r}; for a folder use DirectorySource"
         )
     if not stat.S_ISREG(mode):
         # A pipe or a device cannot be read twice, and a source promises to start again at an offset.
         raise SourceError(
-            f"{owner}: file_path must be a regular file, got {str(path)!r} (a pipe or a device cannot be"
-            " replayed)"
+            f"{owner}: file_path must be a regular file, got {str(path)!r} (a pipe or a device cannot be replayed)"
         )
     if not os.access(path, os.R_OK):
         raise SourceError(f"{owner}: no permission to read {str(path)!r}; check its mode and owner")

@@ -58,8 +58,7 @@ class PositionedSource(SourceFunction[Out]):
                 return self._follow(where, number)
             case _:
                 raise InvalidArgumentError(
-                    f"offset of {type(self).__name__} must be [where, number], got {offset!r} (from"
-                    " another source?)"
+                    f"offset of {type(self).__name__} must be [where, number], got {offset!r} (from another source?)"
                 )
 
     def offset_after(self, count: int) -> Any:

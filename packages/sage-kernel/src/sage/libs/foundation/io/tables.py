@@ -120,9 +120,7 @@ class CSVSource(PositionedSource[dict[str, str]]):
         return _Lines(file, seek_to("CSVSource", file, self.config.file_path, where), self.config)
 
     def _reader(self, lines: _Lines) -> Iterator[list[str]]:
-        return csv.reader(
-            lines, delimiter=self.config.delimiter, quotechar=self.config.quotechar, strict=True
-        )
+        return csv.reader(lines, delimiter=self.config.delimiter, quotechar=self.config.quotechar, strict=True)
 
     def _header(self, lines: _Lines) -> list[str]:
         path = self.config.file_path
@@ -138,9 +136,7 @@ class CSVSource(PositionedSource[dict[str, str]]):
         if any(not name.strip() for name in names):
             raise SourceError(f"CSVSource: {path}:1: a column has no name: {names!r}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise SourceError(
-                f"CSVSource: {path}:1: column {twice[0]!r} appears twice in the header {names!r}"
-            )
+            raise SourceError(f"CSVSource: {path}:1: column {twice[0]!r} appears twice in the header {names!r}")
         return names
 
     def scan(self, where: Any, number: int) -> Iterator[tuple[dict[str, str] | BadRecord, list[Any]]]:
@@ -195,8 +191,7 @@ class CSVSource(PositionedSource[dict[str, str]]):
             return dict(zip(names, clean, strict=True))
         column = names[next(place for place, field in enumerate(row) if _has_surrogate(field))]
         raise RecordError(
-            f"column {column!r} is not {encoding}; set encoding to what the file is written in, or errors"
-            " to 'replace'"
+            f"column {column!r} is not {encoding}; set encoding to what the file is written in, or errors to 'replace'"
         )
 
 

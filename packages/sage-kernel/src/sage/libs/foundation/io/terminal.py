@@ -78,9 +78,7 @@ class TerminalSink(SinkFunction[Any]):
         try:
             sys.stdout.flush()
         except OSError as error:
-            raise SinkError(
-                f"TerminalSink: cannot write to standard output: {error.strerror or error}"
-            ) from error
+            raise SinkError(f"TerminalSink: cannot write to standard output: {error.strerror or error}") from error
 
     def _write(self, text: str) -> None:
         # Looked up for each item: tests and notebooks replace sys.stdout.
@@ -89,8 +87,6 @@ class TerminalSink(SinkFunction[Any]):
         try:
             output.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError as error:
-            raise SinkError(
-                f"TerminalSink: cannot write to standard output: {error.strerror or error}"
-            ) from error
+            raise SinkError(f"TerminalSink: cannot write to standard output: {error.strerror or error}") from error
         except ValueError as error:  # "I/O operation on closed file"
             raise SinkError(f"TerminalSink: standard output is closed: {error}") from error

@@ -149,9 +149,7 @@ class ExtractiveBackend:
             scored.append((score, number))
         scored.sort(key=lambda entry: (-entry[0], entry[1]))
         return [
-            candidates[number]
-            for score, number in scored[: self._max_sentences]
-            if score >= _NEARLY * scored[0][0]
+            candidates[number] for score, number in scored[: self._max_sentences] if score >= _NEARLY * scored[0][0]
         ]
 
 

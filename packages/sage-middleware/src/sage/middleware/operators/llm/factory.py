@@ -69,14 +69,10 @@ def create_backend(config: Mapping[str, Any] | BackendConfig | None = None) -> B
         return ExtractiveBackend(checked)
     if kind == "openai":
         if not url:
-            raise ConfigError(
-                f"backend 'openai' needs base_url or the environment variable {BASE_URL_VARIABLE}"
-            )
+            raise ConfigError(f"backend 'openai' needs base_url or the environment variable {BASE_URL_VARIABLE}")
         return OpenAIBackend(checked, url)
     (entry,) = list(entry_points(group=ENTRY_POINT_GROUP, name=kind))[:1]
     backend = entry.load()(checked)
     if not isinstance(backend, Backend):
-        raise ConfigError(
-            f"entry point {kind!r} of {ENTRY_POINT_GROUP!r} gave {backend!r}, which is no Backend"
-        )
+        raise ConfigError(f"entry point {kind!r} of {ENTRY_POINT_GROUP!r} gave {backend!r}, which is no Backend")
     return backend

@@ -60,9 +60,7 @@ class SageLLMGenerator(MapFunction[Any, Answer]):
     """
 
     Config: ClassVar[type[BaseModel] | None] = _Config
-    contract: ClassVar[Contract] = Contract(
-        execution=Execution.ASYNC, resources=Resources(concurrency=_CONCURRENCY)
-    )
+    contract: ClassVar[Contract] = Contract(execution=Execution.ASYNC, resources=Resources(concurrency=_CONCURRENCY))
     _backend: Backend | None = None
 
     def setup(self) -> None:
@@ -94,9 +92,7 @@ class SageLLMGenerator(MapFunction[Any, Answer]):
         if citations is None:
             # A model that cites nothing has still seen them all.
             citations = _cited(made.text, len(passages)) or tuple(range(1, len(passages) + 1))
-        return Answer(
-            query, made.text, backend.name, made.model, passages, citations, made.usage, made.note, extra
-        )
+        return Answer(query, made.text, backend.name, made.model, passages, citations, made.usage, made.note, extra)
 
 
 def _cited(text: str, passages: int) -> tuple[int, ...]:

@@ -64,9 +64,7 @@ class OpenAIBackend:
 
     def __init__(self, config: BackendConfig, base_url: str) -> None:
         if config.model_path is None:
-            raise ConfigError(
-                "backend 'openai' needs model_path: the name of the model as the server knows it"
-            )
+            raise ConfigError("backend 'openai' needs model_path: the name of the model as the server knows it")
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError("the address of the server must look like http://host:port/v1")
@@ -167,9 +165,7 @@ class OpenAIBackend:
                 async with client.stream("POST", self._url, content=body, headers=headers) as response:
                     content = await self._read(response)
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise _Retry(
-                GenerationError(f"{self._shown_url}: no answer within {limit_s:g} s (timeout_s)")
-            ) from error
+            raise _Retry(GenerationError(f"{self._shown_url}: no answer within {limit_s:g} s (timeout_s)")) from error
         except httpx.TransportError as error:
             message = self._without_key(str(error)) or type(error).__name__
             raise _Retry(GenerationError(f"{self._shown_url}: connection failed: {message}")) from error
@@ -177,9 +173,7 @@ class OpenAIBackend:
             raise ConfigError(f"{self._shown_url}: not a valid address: {error}") from None
         if response.status_code == 200:
             return content
-        refused = BackendResponseError(
-            f"{self._shown_url}: HTTP {response.status_code}: {self._excerpt(content)}"
-        )
+        refused = BackendResponseError(f"{self._shown_url}: HTTP {response.status_code}: {self._excerpt(content)}")
         if response.status_code in _RETRIED:
             raise _Retry(refused, _retry_after_s(response.headers.get("retry-after")))
         raise refused

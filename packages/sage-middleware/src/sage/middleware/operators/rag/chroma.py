@@ -69,9 +69,7 @@ class ChromaRetriever(MapFunction[Any, RetrievedContext]):
             # The client would make an empty database there, and the mistake would show as a collection that
             # is missing.
             raise RetrievalError(f"ChromaRetriever: no Chroma database in {str(path)!r} (persistence_path)")
-        self._client = chromadb.PersistentClient(
-            path=str(path), settings=Settings(anonymized_telemetry=False)
-        )
+        self._client = chromadb.PersistentClient(path=str(path), settings=Settings(anonymized_telemetry=False))
         try:
             self._open(path)
         except BaseException:
@@ -85,9 +83,7 @@ class ChromaRetriever(MapFunction[Any, RetrievedContext]):
         known = sorted(each if isinstance(each, str) else each.name for each in client.list_collections())
         if wanted not in known:
             listed = ", ".join(map(repr, known)) or "none"
-            raise RetrievalError(
-                f"ChromaRetriever: no collection {wanted!r} in {str(path)!r}; it has: {listed}"
-            )
+            raise RetrievalError(f"ChromaRetriever: no collection {wanted!r} in {str(path)!r}; it has: {listed}")
         self._embedder = create_embedder(self.config.embedding)
         # Without the embedding function that the collection remembers: the vectors come from ours.
         collection = client.get_collection(wanted, embedding_function=None)

@@ -172,9 +172,7 @@ class KnowledgeBase:
             }
             source = str(chunk.metadata.get("path") or chunk.document_id)
             where = {"start": chunk.start, "end": chunk.end, "scores": parts}
-            passages.append(
-                Passage(chunk.id, chunk.text.strip(), score, source, chunk.document_id, {**known, **where})
-            )
+            passages.append(Passage(chunk.id, chunk.text.strip(), score, source, chunk.document_id, {**known, **where}))
         return passages
 
     def _flush(self, chunks: list[Chunk]) -> None:

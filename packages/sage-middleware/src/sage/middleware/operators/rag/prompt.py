@@ -32,9 +32,7 @@ class _Config(BaseModel, extra="forbid"):
         try:
             parts = list(Formatter().parse(template))
         except ValueError as error:
-            raise ValueError(
-                f"template is not valid: {error}; a brace that is meant as such is doubled"
-            ) from None
+            raise ValueError(f"template is not valid: {error}; a brace that is meant as such is doubled") from None
         names = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
         for name, spec, conversion in names:
             if name not in _PLACEHOLDERS:
