@@ -118,14 +118,14 @@ format: dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 .PHONY: docs
-docs: dev $(VENV)/.stamp-docs  ## the documentation as HTML in docs/_build/html
-	@$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+docs: dev $(VENV)/.stamp-docs  ## the documentation as HTML in build/docs/html
+	@$(BIN)/sphinx-build -W --keep-going -b html docs build/docs/html
 
 # --- Housekeeping ----------------------------------------------------------------------------------------------------
 
 .PHONY: clean
 clean:  ## remove what builds and tests leave behind; .venv stays
-	rm -rf build docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf $(PACKAGES:%=%/build) $(PACKAGES:%=%/dist)
 	find packages tests tools benchmark examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -1,11 +1,12 @@
 """Errors of the kernel.
 
 KernelError
-├── PipelineError         the pipeline is wrong; found while building or compiling it, names the line of the
-user's file │   ├── TypeMismatchError     an operator's output does not fit the next one's input │   └──
-UnschedulableError    a task fits nowhere ├── OperatorError         an operator raised while the job ran ├──
-JobFailedError        the job ended in FAILED; the message tells the whole story └── DeadLettersError
-`collect()` met items that could not be processed
+├── PipelineError           the pipeline is wrong; found while building or compiling it, names the user's line
+│   ├── TypeMismatchError   an operator's output does not fit the next one's input
+│   └── UnschedulableError  a task fits nowhere
+├── OperatorError           an operator raised while the job ran
+├── JobFailedError          the job ended in FAILED; the message tells the whole story
+└── DeadLettersError        `collect()` met items that could not be processed
 """
 
 from __future__ import annotations

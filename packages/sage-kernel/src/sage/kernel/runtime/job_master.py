@@ -268,7 +268,11 @@ class JobMaster:
     def _watch(self, tasks: Mapping[str, TaskView], now: float, limit_s: float) -> list[Effect]:
         seen = {task: view.progress for task, view in tasks.items()}
         work = any(view.in_work or view.queued for task, view in tasks.items() if task in self._running)
-        if not work or self._still is None or self._still.seen != seen:
+        if not work:
+            # Stillness counts from when there is work: a source may be quiet as long as it likes.
+            self._still = None
+            return []
+        if self._still is None or self._still.seen != seen:
             self._still = _Stillness(now, seen)
             return []
         still_s = now - self._still.since

@@ -81,7 +81,7 @@ class BackendConfig(BaseModel, extra="forbid"):
         system_prompt: first message of a chat.
         temperature, max_tokens, stop, seed: as in the API.
         timeout_s: limit of one attempt, from connecting to the last byte.
-        retries: further attempts after 408, 409, 429, 5xx, a lost connection or a timeout.
+        retries: further attempts after 408, 409, 425, 429, 500, 502, 503, 504, 529, a lost connection or a timeout.
         retry_delay_s, retry_delay_s_max: first and longest pause between attempts; it doubles. A server's
             Retry-After counts, up to the longest.
         max_response_bytes: a longer response is an error.

@@ -40,9 +40,8 @@ class SageLLMGenerator(MapFunction[Any, Answer]):
     question at once. Gives an `Answer`. At most 32 requests run at once in a replica; `contract=` changes
     that.
 
-    Config: `BackendConfig`. With `backend_type` "auto" (the default) the server of OPENAI_BASE_URL answers
-        when that is set, else
-    the extractive backend; the log says which.
+    The config is a `BackendConfig`. With `backend_type` "auto" (the default) the server of OPENAI_BASE_URL answers
+    when that is set, else the extractive backend; the log says which.
 
     Raises:
         ConfigError: when the pipeline is built: an unknown backend; from `setup`: a server without model.
