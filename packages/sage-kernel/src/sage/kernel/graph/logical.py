@@ -1,8 +1,7 @@
 """The logical graph: what the user declared. Transformations joined by streams; no replicas, no queues yet.
 
-Invariants: names are unique; each input names a transformation that was declared before (so there is no
-    cycle); sources have no input, all
-others have at least one.
+Invariants: names are unique; each input names a transformation that was declared before (so there is no cycle);
+sources have no input, all others have at least one.
 """
 
 from __future__ import annotations

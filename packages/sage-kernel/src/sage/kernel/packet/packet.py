@@ -1,8 +1,8 @@
 """The packet: a micro-batch of items as columns. One item is a batch of one; operators never see packets.
 
 Invariants: all columns that are there have the length of `values`; a packet in a channel is no longer touched
-    by who put it there; the
-lists of a `shared` packet belong to several packets and are copied before anything is appended.
+by who put it there; the lists of a `shared` packet belong to several packets and are copied before anything is
+appended.
 """
 
 from __future__ import annotations

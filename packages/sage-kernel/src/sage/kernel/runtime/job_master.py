@@ -4,9 +4,9 @@
                    |          |-> DRAINING -> STOPPED
                    |          |-> FAILED / ABORTED   (from any state before an end; an error beats an abort)
 
-Invariants: exactly one `Complete` is ever returned, and nothing after it; `OpenSources` only when all tasks
-    are set up; after `Abort` the job
-completes when all tasks have ended, or `abort_grace_s` later without those that have not.
+Invariants: exactly one `Complete` is ever returned, and nothing after it; `OpenSources` only when all tasks are
+set up; after `Abort` the job completes when all tasks have ended, or `abort_grace_s` later without those that
+have not.
 """
 
 from __future__ import annotations
