@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from sage.common.errors import InvalidArgumentError
 __all__ = ["Answer", "Passage", "PromptedQuery", "RetrievedContext", "passages_of", "question_of"]
 
 _WIDTH = 100
+_MATCH_CHARACTERS = 32
 _SNIPPET_CHARACTERS = 160
 
 
@@ -114,9 +116,25 @@ class Answer:
         for number in self.citations:
             if 1 <= number <= len(self.passages):
                 passage = self.passages[number - 1]
-                snippet = textwrap.shorten(passage.text, _SNIPPET_CHARACTERS, placeholder=" …")
+                snippet = _snippet(passage.text, _quoted(self.text, number))
                 lines.append(_indented(f"   [{number}] ", f"{passage.source or passage.id}: {snippet}"))
         return "\n".join(lines) + "\n"
+
+
+def _quoted(answer: str, number: int) -> str:
+    """The words that stand before the first `[number]` in an answer, back to the mark or line before it."""
+    before, mark, _ = answer.partition(f"[{number}]")
+    return re.split(r"\[\d+\]|\n", before)[-1].strip() if mark else ""
+
+
+def _snippet(text: str, quoted: str) -> str:
+    """The part of a passage that an answer rests on: from the quoted words on where they are in it, else its beginning."""
+    plain = " ".join(re.sub(r"[`*#|>]+", " ", text).split())
+    words = " ".join(re.sub(r"[`*#|>]+", " ", quoted).split())
+    start = plain.find(words[:_MATCH_CHARACTERS]) if words else -1
+    if start > 0:
+        return "… " + textwrap.shorten(plain[start:], _SNIPPET_CHARACTERS - 2, placeholder=" …")
+    return textwrap.shorten(plain, _SNIPPET_CHARACTERS, placeholder=" …")
 
 
 def _indented(first: str, text: str) -> str:
