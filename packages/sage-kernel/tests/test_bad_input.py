@@ -14,6 +14,7 @@ from environments import SCRATCH, environment, finished, letters
 from executions import ExecutionKind
 
 from sage.kernel.api import (
+    BadRecord,
     DeadLettersError,
     ErrorPolicy,
     JobFailedError,
@@ -290,3 +291,20 @@ def test_an_operator_called_collect(tmp_path: Path) -> None:
 def test_environment_names(name: Any) -> None:
     with pytest.raises(PipelineError, match="needs a name that is not empty"):
         LocalEnvironment(name)
+
+
+def test_a_generator_function_may_yield_bad_records(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+
+    def records() -> Iterator[Any]:
+        yield 1
+        yield BadRecord("line 2", ValueError("torn"))
+        yield 3
+
+    out: list[Any] = []
+    env.from_source(records, name="records").sink(out.append)
+    assert finished(env).dead_letters == 1
+    assert out == [1, 3]
+    assert [(letter.operator, letter.item, letter.error) for letter in letters(tmp_path)] == [
+        ("records", "'line 2'", "torn")
+    ]

@@ -394,3 +394,17 @@ def test_neighbours_of_which_nothing_is_known_pass() -> None:
 def test_settings_of_an_environment_are_checked(config: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LocalEnvironment("p", config)
+
+
+def test_a_time_limit_needs_an_operator_that_can_be_interrupted() -> None:
+    env = LocalEnvironment("limits")
+    stream = env.from_collection([1]).map(lambda n: n, contract=Contract(io=IOSpec(timeout_s=1)), name="slow")
+    with pytest.raises(PipelineError, match=r"timeout_s needs an async operator.*\(operator 'slow', .*\.py:\d+\)"):
+        stream.collect()
+
+
+def test_key_by_has_no_parallelism_of_its_own() -> None:
+    env = LocalEnvironment("keys", {"parallelism": {"k": 2}})
+    stream = env.from_collection([1]).key_by(lambda n: n, name="k").reduce(max)
+    with pytest.raises(PipelineError, match="give the parallelism to the operator behind it"):
+        stream.collect()

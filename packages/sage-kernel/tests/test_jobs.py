@@ -201,3 +201,25 @@ def test_memory_stays_flat_behind_a_slow_sink(tmp_path: Path) -> None:
     job.wait(5)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 50_000
+
+
+@pytest.mark.parametrize("fusion", [True, False])
+def test_an_abort_ends_a_batch_whose_items_have_become_slow(tmp_path: Path, fusion: bool) -> None:
+    env = environment(tmp_path, fusion=fusion, abort_grace_s=10)
+    begun = threading.Event()
+
+    def slow_from_2000_on(number: int) -> int:
+        if number >= 2000:
+            begun.set()
+            time.sleep(0.02)
+        return number
+
+    env.from_collection(range(100_000)).map(slow_from_2000_on).sink(lambda number: None)
+    job = env.submit(wait=False)
+    assert begun.wait(10)
+    aborted_at = time.monotonic()
+    job.abort("enough")
+    result = job.wait(20)
+    # A batch holds up to 1,024 items: 20 s of them, had it been worked off.
+    assert time.monotonic() - aborted_at < 3
+    assert (result.state.value, result.reason) == ("aborted", "enough")

@@ -128,7 +128,7 @@ def _quoted(answer: str, number: int) -> str:
 
 
 def _snippet(text: str, quoted: str) -> str:
-    """The part of a passage that an answer rests on: from the quoted words on where they are in it, else its beginning."""
+    """The part of a passage that an answer rests on: from the quoted words on, else its beginning."""
     plain = " ".join(re.sub(r"[`*#|>]+", " ", text).split())
     words = " ".join(re.sub(r"[`*#|>]+", " ", quoted).split())
     start = plain.find(words[:_MATCH_CHARACTERS]) if words else -1

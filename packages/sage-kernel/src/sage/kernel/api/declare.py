@@ -96,7 +96,7 @@ def _source_options(kind: OperatorKind, factory: FunctionFactory) -> dict[str, A
     return {
         "blocking": source.blocking,
         "timed": source.timed,
-        "records": not issubclass(source, CallableSource),
+        "records": True,
     }
 
 

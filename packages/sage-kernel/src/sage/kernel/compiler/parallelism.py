@@ -23,6 +23,11 @@ def choose_parallelism(plan: Plan) -> Plan:
     for operator in plan.operators:
         name = operator.name
         if operator.kind is OperatorKind.KEY_BY:
+            if name in plan.options.parallelism:
+                raise PipelineError(
+                    f"key_by runs where its items are made: give the parallelism to the operator behind it "
+                    f"{operator.where}"
+                )
             upstream = {chosen[upstream] for upstream in operator.inputs}
             chosen[name] = upstream.pop() if len(upstream) == 1 else 1
             lines.append((name, f"{chosen[name]} replica(s): keys are computed where the items are"))

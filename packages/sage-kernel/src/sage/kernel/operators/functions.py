@@ -109,7 +109,7 @@ class SourceFunction(Function, Generic[Out]):
         blocking: whether fetching the next item may wait for something outside (a socket, a clock). False
             lets the runtime fetch many items at once.
         timed: whether `execute` yields `(value, arrival_ns)`, `arrival_ns` being the intended arrival on the
-            clock of `time.perf_counter_ns`; latency is then measured from there.
+            clock of `time.monotonic_ns`; latency is then measured from there.
 
     Example:
         >>> class Count(SourceFunction[int]):

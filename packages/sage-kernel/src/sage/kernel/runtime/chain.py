@@ -83,6 +83,7 @@ class Chain:
         pause: waits that many seconds before a retry; raises `Interrupted` when the job is aborted meanwhile.
         now: monotonic clock in ns.
         out_limit: outputs that may gather inside a batch.
+        aborting: a list that is not empty when the job is aborted.
         seed: of the jitter of retries.
 
     Attributes:
@@ -106,6 +107,7 @@ class Chain:
         now: Callable[[], int],
         replica_index: int = 0,
         out_limit: int = 1024,
+        aborting: list[bool] | None = None,
         seed: int = 0,
     ) -> None:
         self.steps = tuple(steps)
@@ -120,6 +122,7 @@ class Chain:
         self._now = now
         self._replica_index = replica_index
         self._out_limit = out_limit
+        self._aborting = [] if aborting is None else aborting
         self._random = random.Random(seed)
         self._failures: list[int] = []
         self.times_ns_sum = 0
@@ -155,6 +158,7 @@ class Chain:
                 flush=self._flush,
                 now=self._now,
                 out_limit=self._out_limit,
+                aborting=self._aborting,
                 source=self._source,
                 failures=self._failures,
                 account=self._account,

@@ -24,7 +24,7 @@ from sage.kernel.graph import Emit, OperatorKind
 from sage.kernel.operators import BadRecord
 from sage.kernel.telemetry import OperatorCounters
 
-from .steps import Step, check_output, explode
+from .steps import Interrupted, Step, check_output, explode
 
 __all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "StepForm", "compile_text", "generate_chain"]
 
@@ -112,6 +112,7 @@ def generate_chain(
     flush: Callable[[], None],
     now: Callable[[], int],
     out_limit: int,
+    aborting: list[bool],
     source: OperatorCounters | None,
     failures: list[int],
     account: Callable[[int, tuple[int, ...]], None],
@@ -128,6 +129,8 @@ def generate_chain(
         flush: sends on what is in the output lists and empties them in place.
         now: monotonic clock in ns.
         out_limit: outputs that may gather before `flush` is called inside a batch.
+        aborting: a list that is not empty when the job is aborted; looked at before each row, so that a batch of
+            items that have become slow ends soon as well.
         source: counters of the source in front, or None.
         failures: a list that is not empty when an operator has raised in this batch.
         account: `account(rows, passed)` counts a batch in which an operator raised; `passed` says for each
@@ -142,6 +145,8 @@ def generate_chain(
     text, code, step_of_line = _write_chain(forms, shape, source is not None)
     names: dict[str, Any] = {
         "BadRecord": BadRecord,
+        "Interrupted": Interrupted,
+        "aborting": aborting,
         "account": account,
         "bad_record": bad_record,
         "check_output": check_output,
@@ -217,6 +222,7 @@ def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_sou
     writer.depth += 1
     writer.add(f"for {', '.join(columns)} in rows:", SOURCE_LINE)
     writer.depth += 1
+    writer.add("if aborting: raise Interrupted")
     if shape.records:
         writer.add("if v.__class__ is BadRecord:")
         writer.add("    bad_record(v)")

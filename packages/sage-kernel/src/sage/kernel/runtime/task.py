@@ -45,8 +45,9 @@ class JobSignals:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.aborting = threading.Event()
-        # A list, because generated code and generators test it per item: empty is false.
+        # Lists, because generated code and generators test them per item: empty is false.
         self.stopping: list[bool] = []
+        self.aborted: list[bool] = []
         self._lock = threading.Lock()
         self._on_abort: list[Callable[[], None]] = []
 
@@ -69,6 +70,7 @@ class JobSignals:
             if self.aborting.is_set():
                 return
             self.aborting.set()
+            self.aborted.append(True)
             calls, self._on_abort = self._on_abort, []
         self.stop()
         self.go.set()
@@ -202,6 +204,7 @@ class Task(ABC):
             now=self._now,
             replica_index=parts.node.replica_index,
             out_limit=self.OUT_LIMIT,
+            aborting=signals.aborted,
             seed=parts.node.replica_index,
         )
 

@@ -73,7 +73,7 @@ class _RateConfig(BaseModel, extra="forbid"):
 class RateSource(SourceFunction[tuple[Any, int]]):
     """Items of another source at a given rate, whether or not the pipeline keeps up (an open system).
 
-    Yields `(item, arrival_ns)`: the intended arrival on the clock of `time.perf_counter_ns`. A late item
+    Yields `(item, arrival_ns)`: the intended arrival on the clock of `time.monotonic_ns`. A late item
     keeps its intended arrival, so that latency measured from there includes the waiting that a slow pipeline
     causes (no coordinated omission). A `BadRecord` of the inner source comes at once.
 
@@ -140,16 +140,16 @@ class RateSource(SourceFunction[tuple[Any, int]]):
         rate = self.config.rate_per_s / replicas
         draw = random.Random(f"{self.config.seed}/{replica}")
         constant = self.config.arrivals == "constant"
-        start = time.perf_counter_ns()
+        start = time.monotonic_ns()
         since_start_s = 0.0
         for number, item in enumerate(items):
             if isinstance(item, BadRecord):
-                yield item, time.perf_counter_ns()
+                yield item, time.monotonic_ns()
                 continue
             # Multiplied and not added up in the constant case: no drift.
             since_start_s = number / rate if constant else since_start_s
             arrival = start + round(since_start_s * 1e9)
-            if (wait := arrival - time.perf_counter_ns()) > 0:
+            if (wait := arrival - time.monotonic_ns()) > 0:
                 time.sleep(wait / 1e9)
             yield item, arrival
             since_start_s += draw.expovariate(rate)
