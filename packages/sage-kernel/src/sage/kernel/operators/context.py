@@ -5,11 +5,12 @@ logger, metrics.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final
 
-from sage.common.errors import SageError
+from sage.common.errors import InvalidArgumentError, SageError
 
 __all__ = ["CURRENT_KEY", "NO_KEY", "ContextError", "OperatorContext", "OperatorMetrics"]
 
@@ -37,18 +38,25 @@ class OperatorMetrics:
     Example:
         >>> metrics = OperatorMetrics()
         >>> metrics.count("tokens", 12); metrics.count("tokens", 3)
-        >>> metrics.counters
+        >>> dict(metrics.counters)
         {'tokens': 15}
     """
 
-    __slots__ = ("counters",)
+    __slots__ = ("_counters", "counters")
 
     def __init__(self) -> None:
-        self.counters: dict[str, float] = {}
+        self._counters: dict[str, float] = {}
+        self.counters: Mapping[str, float] = MappingProxyType(self._counters)
 
     def count(self, name: str, amount: float = 1) -> None:
-        """Add `amount` to the counter `name`."""
-        self.counters[name] = self.counters.get(name, 0) + amount
+        """Add `amount` to the counter `name`.
+
+        Raises:
+            InvalidArgumentError: `amount` is no number.
+        """
+        if not isinstance(amount, (int, float)):
+            raise InvalidArgumentError(f"counter {name!r} counts numbers, got {amount!r}")
+        self._counters[name] = self._counters.get(name, 0) + amount
 
 
 class OperatorContext:
@@ -80,6 +88,7 @@ class OperatorContext:
         job: str = "",
         keyed: bool = False,
         concurrent: bool = False,
+        stopping: list[bool] | None = None,
     ) -> None:
         self.name = name
         self.replica_index = replica_index
@@ -88,11 +97,17 @@ class OperatorContext:
         self.logger = logging.getLogger(f"sage.operator.{name}")
         self.metrics = OperatorMetrics()
         self.keyed = keyed
+        self._stopping = [] if stopping is None else stopping
         # Items of an `async` replica overlap, so there the current key belongs to the task and not to the
         # replica.
         self._concurrent = concurrent
         self._key: Hashable = NO_KEY
         self._state_by_key: dict[Hashable, dict[str, Any]] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the job has been told to stop: a source that waits should look, and end."""
+        return bool(self._stopping)
 
     def enter(self, key: Hashable) -> None:
         """Make `key` the current one; the runtime calls this before each item of a keyed stream."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,25 @@ class AggregateSpec:
 class IterableSource(SourceFunction[Any]):
     """Source over an iterable of the user's program."""
 
-    def __init__(self, iterable: Iterable[Any]) -> None:
+    def __init__(self, iterable: Iterable[Any], used: list[bool] | None = None) -> None:
         super().__init__()
         self.iterable = iterable
+        # Shared by the copies for all jobs: an iterator gives its items only once.
+        self._used = [] if used is None else used
+
+    def copy(self) -> IterableSource:
+        """The source of one more replica or job."""
+        return IterableSource(self.iterable, self._used)
 
     def execute(self) -> Iterable[Any]:
         """The items; an iterable with a length is split over the replicas by position."""
+        if isinstance(self.iterable, Iterator):
+            if self._used:
+                raise PipelineError(
+                    f"the {type(self.iterable).__name__} of source {self.ctx.name!r} was used up by an earlier run: give a list, "
+                    "or a function that makes a new one (from_source)"
+                )
+            self._used.append(True)
         if self.ctx.parallelism > 1 and isinstance(self.iterable, (list, tuple, range)):
             return self.iterable[self.ctx.replica_index :: self.ctx.parallelism]
         return self.iterable
@@ -121,6 +134,10 @@ class FunctionFactory:
         """
         factory = cls(kind, target, config, where)
         base = _BASES.get(kind)
+        factory._check_life_cycle()
+        if isinstance(target, type) and not factory._is_function_class and callable(getattr(target, "execute", None)):
+            wanted = base.__name__ if base is not None else "a function base"
+            raise PipelineError(f"{target.__name__} has an execute() but is no operator: derive it from {wanted} {where}")
         if factory._is_function_class:
             if base is not None and not issubclass(target, base):
                 raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(target)} {where}")
@@ -145,6 +162,13 @@ class FunctionFactory:
             raise PipelineError(
                 f"{self.kind} cannot use the async generator {self.description}: only flatmap can {self.where}"
             )
+
+    def _check_life_cycle(self) -> None:
+        if not self._is_function_class and not isinstance(self.target, Function):
+            return
+        for name in ("setup", "teardown"):
+            if inspect.iscoroutinefunction(getattr(self.target, name)):
+                raise PipelineError(f"{name}() must be a plain method, an `async` one would never be awaited {self.where}")
 
     @property
     def _is_function_class(self) -> bool:
@@ -227,13 +251,16 @@ class FunctionFactory:
             return BoundOperator(function.execute, function)
         if isinstance(target, Function):
             # Any: which of the bases it is, and so that it has `execute`, was checked when it was built.
-            function = target if parallelism == 1 else self._copy(target, parallelism)
+            shared = parallelism == 1 and not isinstance(target, (IterableSource, CallableSource))
+            function = target if shared else self._copy(target, parallelism)
             return BoundOperator(function.execute, function)
         return BoundOperator(target, None)
 
     def _copy(self, target: Function, parallelism: int) -> Function:
         if isinstance(target, IterableSource):
-            return IterableSource(target.iterable)
+            return target.copy()
+        if isinstance(target, CallableSource):
+            return CallableSource(target.make)
         try:
             return copy.deepcopy(target)
         except Exception as error:  # deepcopy raises whatever the instance's attributes raise

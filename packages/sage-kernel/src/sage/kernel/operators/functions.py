@@ -48,6 +48,7 @@ class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each wit
     contract: ClassVar[Contract] = Contract()
     Config: ClassVar[type[BaseModel] | None] = None
     _ctx: OperatorContext | None = None
+    _attached = False
 
     def __init__(self, config: Mapping[str, Any] | BaseModel | None = None) -> None:
         self.config: Any = validate_config(type(self).__name__, type(self).Config, config)
@@ -66,8 +67,22 @@ class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each wit
         return self._ctx
 
     def attach(self, ctx: OperatorContext) -> None:
-        """Give this replica its context; the runtime calls it before `setup`."""
+        """Give this replica its context; the runtime calls it before `setup`.
+
+        Raises:
+            ContextError: this very object works for another running job.
+        """
+        if self._attached:
+            raise ContextError(
+                f"this {type(self).__name__} instance works in a running job already: pass the class, which is made anew "
+                "for each job"
+            )
+        self._attached = True
         self._ctx = ctx
+
+    def detach(self) -> None:
+        """The job has ended; the runtime calls it after `teardown`. `ctx` stays, for its metrics."""
+        self._attached = False
 
     def setup(self) -> None:
         """Open what `execute` needs (files, clients, models). Called once, in the worker that runs

@@ -125,6 +125,7 @@ class Chain:
         self._aborting = [] if aborting is None else aborting
         self._random = random.Random(seed)
         self._failures: list[int] = []
+        self._flush_each = False
         self.times_ns_sum = 0
         self.row_times_ns: list[int] = []
         self._codes: dict[tuple[bool, bool, bool, bool], ChainCode] = {}
@@ -142,6 +143,7 @@ class Chain:
     def code(self, *, timed: bool, origins_in: bool, counted: bool = False, flush_each: bool = False) -> ChainCode:
         """The generated function for one form of input."""
         form = (timed, origins_in, counted, flush_each)
+        self._flush_each = flush_each
         found = self._codes.get(form)
         if found is None:
             found = self._codes[form] = generate_chain(
@@ -248,9 +250,21 @@ class Chain:
             error: what the first attempt raised, None to begin with a first attempt.
             fresh: the item has not been counted at step `index` yet.
         """
-        if index == len(self.steps):
-            self._emit(value, key, origin)
-            return
+        while index < len(self.steps):
+            outputs = self._attempt(index, value, key, origin, error, fresh=fresh)
+            # One output, as of a map, goes on in this loop: a chain may be longer than the stack is deep.
+            if len(outputs) != 1:
+                for out_value, out_key in outputs:
+                    self.process(index + 1, out_value, out_key, origin, fresh=True)
+                return
+            ((value, key),) = outputs
+            index, error, fresh = index + 1, None, True
+        self._emit(value, key, origin)
+
+    def _attempt(
+        self, index: int, value: Any, key: Hashable, origin: int | None, error: Exception | None, *, fresh: bool
+    ) -> list[tuple[Any, Hashable]]:
+        """Call one operator for one item, with retries; its outputs, none when the item has been set aside."""
         step = self.steps[index]
         counters = step.counters
         if fresh:
@@ -266,14 +280,13 @@ class Chain:
                     error = raised
             pause = self._next_pause(step, value, key, attempts, error)
             if pause is None:
-                return
+                return []
             self._pause(pause)
             error = None
         counters.items_out += 1 if step.kind is OperatorKind.SINK else len(outputs)
         if step.kind is OperatorKind.SINK and origin is not None:
             self.outputs.origins.append(origin)
-        for out_value, out_key in outputs:
-            self.process(index + 1, out_value, out_key, origin, fresh=True)
+        return outputs
 
     async def process_async(
         self,
@@ -384,6 +397,8 @@ class Chain:
             outputs.keys.append(key)
         if origin is not None:
             outputs.origins.append(origin)
+        if self._flush_each or len(outputs.values) >= self._out_limit:
+            self._flush()
 
     def finish(self, flush: Callable[[], None]) -> None:
         """The stream has ended: emit what `reduce` and `aggregate` have kept for the end."""

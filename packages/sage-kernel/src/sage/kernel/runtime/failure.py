@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from types import TracebackType
 
@@ -22,8 +23,15 @@ def describe_failure(reason: str, failure: BaseException) -> str:
     raised = failure.error if isinstance(failure, StepFailed) else failure
     what = f"{failure}: " if isinstance(failure, StepFailed) else ""
     # Our own errors are sentences; of others the type is half of the message.
-    line = str(raised) if isinstance(raised, SageError) else "".join(traceback.format_exception_only(raised)).strip()
+    line = _text(raised) if isinstance(raised, SageError) else "".join(traceback.format_exception_only(raised)).strip()
     return f"{reason}: {what}{line}{_place(raised)}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # a user's error class may be broken itself
+        return f"{type(error).__name__} whose __str__ raised {type(broken).__name__}"
 
 
 def _place(error: BaseException) -> str:
@@ -43,7 +51,8 @@ def _innermost_foreign(trace: TracebackType | None) -> str | None:
         code = trace.tb_frame.f_code
         module = trace.tb_frame.f_globals.get("__name__", "")
         generated = code.co_filename.startswith("<")
-        if not generated and not module.startswith(("sage.", "asyncio.", "threading")):
+        own = module.startswith("sage.") or module.partition(".")[0] in sys.stdlib_module_names
+        if not generated and not (own and module != "__main__"):
             found = f"{code.co_filename}:{trace.tb_lineno}, in {code.co_name}"
         trace = trace.tb_next
     return found

@@ -102,7 +102,7 @@ class JobHandle:
         self._tasks: dict[str, Task] = {}
         self._workers: dict[str, Worker] = {}
         self._channels = create_channels(graph, backend)
-        factory = TaskFactory(graph, logical, self._channels, backend, offsets)
+        factory = TaskFactory(graph, logical, self._channels, backend, offsets, self._signals.stopping)
         for node in graph.tasks:
             self._create(factory, node.id)
         self._supervisor = threading.Thread(target=self._supervise, name=f"sage-job-{graph.name}", daemon=True)
@@ -137,6 +137,27 @@ class JobHandle:
         self._supervisor.start()
 
     def _supervise(self) -> None:
+        try:
+            self._run_master()
+        except BaseException as error:  # whatever it is: those who wait for the job must not wait for ever
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """The job's own bookkeeping has failed: end everything and say so."""
+        self._signals.abort()
+        self._failure = error
+        self._result = JobResult(
+            job_id=self.id,
+            name=self.name,
+            state=JobState.FAILED,
+            reason=describe_failure("the job's supervision failed", error),
+            metrics=snapshot_metrics([], [], 0.0),
+            dead_letters=self._dead_letters.added,
+            dead_letters_path=str(self._dead_letters.path) if self._dead_letters.added else "",
+        )
+        self._ended.set()
+
+    def _run_master(self) -> None:
         try:
             for worker in self._workers.values():
                 worker.start()
@@ -217,7 +238,7 @@ class JobHandle:
     @property
     def state(self) -> JobState:
         """Where the job is in its life."""
-        return self._master.state
+        return self._master.state if self._result is None else self._result.state
 
     @property
     def result(self) -> JobResult | None:
@@ -274,7 +295,7 @@ def _reading(task: Task) -> ReplicaReading:
         queue_depth=0 if inbox is None else inbox.occupancy,
         queue_depth_max=0 if inbox is None else inbox.peak_occupancy,
         queue_capacity=0 if inbox is None else inbox.spec.capacity,
-        user_counters={name: dict(function.ctx.metrics.counters) for name, function in parts.functions},
+        user_counters={name: dict(context.metrics.counters) for name, _, context in parts.functions},
     )
 
 

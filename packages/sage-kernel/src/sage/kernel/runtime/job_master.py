@@ -65,6 +65,7 @@ class TaskView:
         in_work: it is inside an operator (not waiting for input, for room, or for its source).
         queued: items in its inbox.
         doing: what it does, in words.
+        pausing: items of it wait before a retry, as its contract asks: that is neither progress nor standstill.
         stack: tells where it is, as lines of a traceback; called only when that is to be shown, because looking at
             the stacks of many tasks takes longer than everything else here.
     """
@@ -74,6 +75,7 @@ class TaskView:
     queued: int
     doing: str
     stack: Callable[[], str] | None = None
+    pausing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +268,11 @@ class JobMaster:
         return []
 
     def _watch(self, tasks: Mapping[str, TaskView], now: float, limit_s: float) -> list[Effect]:
-        seen = {task: view.progress for task, view in tasks.items()}
-        work = any(view.in_work or view.queued for task, view in tasks.items() if task in self._running)
+        seen = {task: view.progress for task, view in tasks.items() if not view.pausing}
+        alive = [view for task, view in tasks.items() if task in self._running]
+        # Behind a pause queues fill up and wait rightly; then only who is inside an operator can hang.
+        pausing = any(view.pausing for view in alive)
+        work = any(not view.pausing and (view.in_work or (view.queued and not pausing)) for view in alive)
         if not work:
             # Stillness counts from when there is work: a source may be quiet as long as it likes.
             self._still = None

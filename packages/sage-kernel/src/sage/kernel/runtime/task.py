@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from sage.kernel.graph import OperatorError, TaskNode
-from sage.kernel.operators import Function, SourceFunction
+from sage.kernel.operators import Function, OperatorContext, SourceFunction
 from sage.kernel.packet import Packet
 from sage.kernel.telemetry import ReplicaCounters
 from sage.platform import Backend, Channel
@@ -32,6 +32,7 @@ class Activity(StrEnum):
     """What a task is doing; the watchdog and the live view read it."""
 
     SETUP = "setting up"
+    OPENING = "waiting for its source"
     WAITING_START = "waiting for the others to be set up"
     WAITING_INPUT = "waiting for input"
     WORKING = "working"
@@ -97,7 +98,7 @@ class TaskParts:
         source_options: `blocking` and `timed` of the source.
         offset: where the source begins, None for the beginning.
         steps: the operators, source excluded.
-        functions: function objects to set up and tear down, in order.
+        functions: name, function object and context of what is to be set up and torn down, in order.
         inbox: its channel, None for a source.
         producers: how many replicas feed the inbox.
         edges: where its outputs go.
@@ -111,7 +112,7 @@ class TaskParts:
     source_options: Mapping[str, Any] = field(default_factory=dict)
     offset: Any = None
     steps: Sequence[Step] = ()
-    functions: Sequence[tuple[str, Function]] = ()
+    functions: Sequence[tuple[str, Function, OperatorContext]] = ()
     inbox: Channel[Any] | None = None
     producers: int = 0
     edges: Sequence[OutputEdge] = ()
@@ -187,6 +188,7 @@ class Task(ABC):
         self._backend = backend
         self._now = backend.clock.monotonic_ns
         self._on_ready = on_ready
+        self._attached: list[Function] = []
         self._set_up: list[tuple[str, Function]] = []
         self._open_inputs = parts.producers
         self._waits: list[int] = []
@@ -230,8 +232,10 @@ class Task(ABC):
         Raises:
             OperatorError: one of them raised; the message names it.
         """
-        for name, function in self.parts.functions:
+        for name, function, context in self.parts.functions:
             try:
+                function.attach(context)
+                self._attached.append(function)
                 function.setup()
             except Exception as error:  # the boundary to user code
                 raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
@@ -248,9 +252,11 @@ class Task(ABC):
             name, function = self._set_up.pop()
             try:
                 function.teardown()
-            except Exception as error:  # the boundary to user code
+            except BaseException as error:  # also a SystemExit must not keep the others from being torn down
                 failed = OperatorError(f"teardown of operator {name!r} failed: {type(error).__name__}: {error}")
                 failed.__cause__ = error
+        while self._attached:
+            self._attached.pop().detach()
         if failed is None:
             return
         if sys.exc_info()[1] is None:

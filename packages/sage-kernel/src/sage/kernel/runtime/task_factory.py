@@ -46,6 +46,7 @@ class TaskFactory:
         backend: for its clock.
         offsets: by source name, one offset per replica to begin at; a source that is not named begins at the
             beginning.
+        stopping: a list that is not empty when the job has been told to stop.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class TaskFactory:
         channels: Mapping[str, Channel[Any]],
         backend: Backend,
         offsets: Mapping[str, list[Any]] | None = None,
+        stopping: list[bool] | None = None,
     ) -> None:
         self._graph = graph
         self._logical = logical
         self._channels = channels
         self._now = backend.clock.monotonic_ns
         self._offsets = offsets or {}
+        self._stopping = stopping
 
     def create(self, node: TaskNode) -> TaskParts:
         """The parts of one task.
@@ -70,7 +73,7 @@ class TaskFactory:
         """
         counters = ReplicaCounters(node.chain)
         parts = TaskParts(node=node, counters=counters, inbox=self._channels.get(node.id))
-        functions: list[tuple[str, Function]] = []
+        functions: list[tuple[str, Function, OperatorContext]] = []
         steps: list[Step] = []
         for position, name in enumerate(node.chain):
             operator = self._logical[name]
@@ -78,10 +81,10 @@ class TaskFactory:
             if isinstance(made, Step):
                 steps.append(made)
                 if made.function is not None:
-                    functions.append((name, made.function))
+                    functions.append((name, made.function, made.context))
             else:
-                functions.append((name, made))
-                parts.source = made
+                parts.source, context = made
+                functions.append((name, parts.source, context))
                 parts.source_options = operator.options
                 parts.offset = self._offset(name, node)
         outgoing = self._graph.outgoing(node.id)
@@ -107,7 +110,7 @@ class TaskFactory:
 
     def _create_operator(
         self, operator: BaseTransformation, node: TaskNode, counters: OperatorCounters
-    ) -> Step | SourceFunction[Any]:
+    ) -> Step | tuple[SourceFunction[Any], OperatorContext]:
         factory = operator.factory
         assert isinstance(factory, FunctionFactory)
         bound = factory.create(node.replica_index, node.parallelism)
@@ -119,11 +122,10 @@ class TaskFactory:
             job=self._graph.name,
             keyed=operator.keyed_input,
             concurrent=is_async,
+            stopping=self._stopping,
         )
-        if bound.function is not None:
-            bound.function.attach(context)
         if isinstance(bound.function, SourceFunction):
-            return bound.function
+            return bound.function, context
         aggregate = factory.target if isinstance(factory.target, AggregateSpec) else None
         return Step(
             name=operator.name,

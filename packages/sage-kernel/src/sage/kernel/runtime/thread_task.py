@@ -177,9 +177,11 @@ class ThreadTask(Task):
         assert source is not None
         offset = self.parts.offset
         self._base = offset if isinstance(offset, int) else 0
-        self.activity = Activity.WORKING
+        # A source may take its time before its first item, as between any two: that is no standstill.
+        self.activity = Activity.OPENING
         try:
             items = source.execute() if offset is None else source.read_from(offset)
+            self.activity = Activity.WORKING
             if isinstance(items, (list, tuple, range)):
                 self._run_sequence(items)
             else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from functools import partial
+from operator import length_hint
 from types import FrameType
 
 from sage.platform import Worker
@@ -27,9 +28,8 @@ def view_task(task: Task, worker: Worker) -> TaskView:
     activity = task.activity
     moved = (counters.items_in, counters.items_out, counters.batches, activity)
     if task.pausing:
-        # A pause that the contract asks for is no standstill, however long: each look at it is a new one.
         doing = f"{task.pausing} item(s) waiting before a retry"
-        return TaskView(object(), in_work=True, queued=queued, doing=doing)
+        return TaskView(moved, in_work=True, queued=queued, doing=doing, pausing=True)
     if activity not in (Activity.WORKING, Activity.SETUP):
         return TaskView(moved, in_work=False, queued=queued, doing=str(activity))
     if activity is Activity.SETUP:
@@ -43,7 +43,9 @@ def view_task(task: Task, worker: Worker) -> TaskView:
         return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=partial(_stack, frame))
     chain_frame, code = found
     step = code.step_of_line.get(chain_frame.f_lineno)
-    progress = (*moved, chain_frame.f_locals.get("n_rows"), chain_frame.f_lineno)
+    local = chain_frame.f_locals
+    # Rows begun are counted where their number is not known before; else the iterator knows how many are left.
+    progress = (*moved, local.get("n_rows"), length_hint(local.get("rows", ())), chain_frame.f_lineno)
     if step == SOURCE_LINE and task.parts.source is not None:
         return TaskView(progress, in_work=False, queued=queued, doing="waiting for its source's next item")
     name = task.chain.steps[step].name if step is not None and step != SOURCE_LINE else task.parts.node.chain[0]
