@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from enum import Enum
+from numbers import Number
 from typing import Any
 
 from sage.kernel.graph import Contract, DeadLettersError, Emit, OperatorKind, PipelineError
@@ -33,16 +35,11 @@ class _CollectSink(SinkFunction[Any]):
 
 
 class _PrintSink(SinkFunction[Any]):
-    """Writes each item as a line to the standard output of the process."""
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self._prefix = prefix
-        self.__name__ = "print"  # what the operator is called: users never see this class
+    """Writes each item as a line to the standard output of the process; the config has its `prefix`."""
 
     def execute(self, item: Any) -> None:
         """One line."""
-        sys.stdout.write(f"{self._prefix}{item}\n")
+        sys.stdout.write(f"{self.config['prefix']}{item}\n")
 
     def teardown(self) -> None:
         """Nothing may stay in the buffer."""
@@ -141,11 +138,27 @@ class DataStream:
             self._add(OperatorKind.FILTER, function, config, parallelism=parallelism, contract=contract, name=name)
         )
 
-    def key_by(self, function: Any, config: Config | None = None, *, name: str | None = None) -> KeyedStream:
-        """Gives each item a key. Behind it all items of a key meet the same replica of each operator, in
-        their order.
+    def key_by(
+        self,
+        function: Any,
+        config: Config | None = None,
+        *,
+        parallelism: int | None = None,
+        contract: Contract | None = None,
+        name: str | None = None,
+    ) -> KeyedStream:
+        """Gives each item a key. Behind it all items of a key meet the same replica of each operator, in their order.
 
         A key is a hashable value; `None`, 0 and "" are keys like any other.
+
+        Args:
+            function: gives the key of an item; an `async` one is called for one item at a time, so that items of a
+                key stay in order.
+            config: of a `KeyByFunction` class.
+            parallelism: replicas of the operators behind it (not of sinks) that do not say otherwise. The keys
+                themselves are computed where the items are made.
+            contract: what the key function needs, keeps and promises.
+            name: unique in the pipeline.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
@@ -154,9 +167,14 @@ class DataStream:
             >>> by_name.reduce(lambda one, two: (one[0], one[1] + two[1])).collect()
             [('a', 1), ('b', 5), ('a', 3)]
         """
+        if parallelism is not None and (
+            isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1
+        ):
+            raise PipelineError(f"parallelism must be a whole number >= 1, got {parallelism!r} ({user_location()})")
         # A new key forgets the one before: the items meet the key function wherever they are.
         unkeyed = DataStream(self._env, self._inputs)
-        return KeyedStream(self._env, (unkeyed._add(OperatorKind.KEY_BY, function, config, name=name),))
+        added = unkeyed._add(OperatorKind.KEY_BY, function, config, contract=contract, name=name)
+        return KeyedStream(self._env, (added,), parallelism)
 
     def union(self, *others: DataStream) -> DataStream:
         """The items of this stream and of the others, each once, in the order in which they come; keys are
@@ -196,7 +214,7 @@ class DataStream:
 
     def print(self, prefix: str = "", *, name: str | None = None) -> Environment:
         """Ends the stream by writing each item as a line to standard output."""
-        self._add(OperatorKind.SINK, _PrintSink(prefix), name=name or None, parallelism=1)
+        self._add(OperatorKind.SINK, _PrintSink, {"prefix": prefix}, name=name, default_name="print", parallelism=1)
         return self._env
 
     def collect(self, *, allow_dead_letters: bool = False) -> list[Any]:
@@ -242,6 +260,18 @@ class KeyedStream(DataStream):
     """
 
     _keyed = True
+
+    def __init__(self, env: Environment, inputs: tuple[str, ...], parallelism: int | None = None) -> None:
+        super().__init__(env, inputs)
+        self._parallelism = parallelism
+
+    def _add(self, kind: OperatorKind, target: Any, config: Config | None = None, **arguments: Any) -> str:
+        if arguments.get("parallelism") is None and kind is not OperatorKind.SINK:
+            arguments["parallelism"] = self._parallelism
+        return super()._add(kind, target, config, **arguments)
+
+    def _next(self, name: str) -> KeyedStream:
+        return KeyedStream(self._env, (name,), self._parallelism)
 
     def reduce(
         self,
@@ -305,11 +335,11 @@ class KeyedStream(DataStream):
             if given is not None and not callable(given):
                 raise PipelineError(f"aggregate takes a function as {what}, got {given!r} ({user_location()})")
         if not callable(create):
-            if isinstance(create, (list, dict, set, bytearray)):
+            if not _is_immutable(create):
+                kind = type(create).__name__
                 raise PipelineError(
-                    f"aggregate would share the {type(create).__name__} {create!r} between all keys: pass "
-                    f"the type itself, "
-                    f"{type(create).__name__}, to make a new one for each ({user_location()})"
+                    f"aggregate would share the {kind} {create!r} between all keys: pass a function that makes a new "
+                    f"one for each, such as the type {kind} itself ({user_location()})"
                 )
             first = create
 
@@ -332,4 +362,10 @@ class KeyedStream(DataStream):
         added = self._add(
             kind, target, parallelism=parallelism, contract=contract, name=name, options={"emit": Emit(emit)}
         )
-        return KeyedStream(self._env, (added,))
+        return KeyedStream(self._env, (added,), self._parallelism)
+
+
+def _is_immutable(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(_is_immutable(part) for part in value)
+    return value is None or isinstance(value, (str, bytes, Number, Enum))

@@ -42,6 +42,7 @@ def declare(
     parallelism: int | None = None,
     contract: Contract | None = None,
     name: str | None = None,
+    default_name: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> BaseTransformation:
     """Add an operator; everything that can be wrong about it is found here, on the line that declares it.
@@ -55,7 +56,7 @@ def declare(
         raise PipelineError(
             f"an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got {name!r} ({location})"
         )
-    final = name or _free_name(graph, _default_name(kind, target))
+    final = name or _free_name(graph, default_name or _default_name(kind, target))
     where = f"(operator {final!r}, {location})"
     if parallelism is not None and (
         isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1
@@ -64,6 +65,7 @@ def declare(
     if contract is not None and not isinstance(contract, Contract):
         raise PipelineError(f"contract must be a Contract, got {contract!r} {where}")
     factory = FunctionFactory.build(kind, target, config, where)
+    _refuse_second_use(graph, target, where)
     transformation = BaseTransformation(
         name=final,
         kind=kind,
@@ -82,6 +84,17 @@ def declare(
     )
     graph.add(transformation)
     return transformation
+
+
+def _refuse_second_use(graph: LogicalGraph, target: Any, where: str) -> None:
+    if not isinstance(target, Function):
+        return
+    for other in graph.transformations:
+        if isinstance(other.factory, FunctionFactory) and other.factory.target is target:
+            raise PipelineError(
+                f"one {type(target).__name__} instance cannot be two operators, they would share its state: pass "
+                f"the class, or a second instance {where}; the first use is {other.where}"
+            )
 
 
 def _source_options(kind: OperatorKind, factory: FunctionFactory) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import inspect
@@ -66,18 +67,21 @@ def _split_key(environment: LocalEnvironment, key: str) -> tuple[str, str, str]:
 
 def _environment(file: Path, plain: Mapping[str, Any]) -> tuple[LocalEnvironment, set[str]]:
     module = _new_module(file)
+    used: set[str] = set()
     token = capture_submit.set(True)
     try:
         _execute(module, file)
         build = getattr(module, "build", None)
         if inspect.isfunction(build):
             arguments = _arguments_of(build, plain, file)
+            used = set(inspect.signature(build).parameters) & set(plain)
             built = _guarded(lambda: build(**arguments), file)
             if not isinstance(built, LocalEnvironment):
                 raise PipelineError(f"build() must return the environment, got {built!r} ({file})")
-            return built, set(inspect.signature(build).parameters) & set(plain)
+            return built, used
     except PipelineCaptured as captured:
-        return captured.environment, set()
+        _refuse_second_submit(file)
+        return captured.environment, used
     finally:
         capture_submit.reset(token)
     found = {id(value): value for value in vars(module).values() if isinstance(value, LocalEnvironment)}
@@ -87,6 +91,22 @@ def _environment(file: Path, plain: Mapping[str, Any]) -> tuple[LocalEnvironment
             f"{file} declares {what} at module level: one is needed, or a function build() that returns it"
         )
     return next(iter(found.values())), set()
+
+
+def _refuse_second_submit(file: Path) -> None:
+    """A file is loaded up to its first `submit()`; what a second one would run must not be dropped without a word."""
+    calls = [
+        node.lineno
+        for statement in ast.parse(file.read_bytes()).body
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If))
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "submit"
+    ]
+    if len(calls) > 1:
+        lines = ", ".join(map(str, calls))
+        raise PipelineError(
+            f"{file} calls submit() more than once (lines {lines}): a pipeline file declares one pipeline"
+        )
 
 
 def _new_module(file: Path) -> ModuleType:

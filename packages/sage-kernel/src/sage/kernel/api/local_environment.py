@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from sage.kernel.compiler import CompileOptions, NodeCapacity, compile_graph
+from sage.kernel.compiler import CompileOptions, NodeCapacity, check_names, compile_graph
 from sage.kernel.graph import ExecutionGraph, LogicalGraph, OperatorKind, PipelineError
 from sage.kernel.operators import (
     CallableSource,
@@ -217,7 +217,8 @@ class LocalEnvironment:
 
     def _compile(self, graph: LogicalGraph) -> ExecutionGraph:
         node = local_node()
-        given = {name: count for name, count in self.config.parallelism.items() if graph is self.graph or name in graph}
+        check_names(self.config.parallelism, (known.name for known in self.graph.transformations), "parallelism")
+        given = {name: count for name, count in self.config.parallelism.items() if name in graph}
         options = CompileOptions(
             parallelism=given,
             fusion=self.config.fusion,
@@ -242,7 +243,16 @@ class LocalEnvironment:
         return graph
 
     def run_graph(self, graph: LogicalGraph, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
-        """Compile and start a graph of this environment; returns at once."""
+        """Compile and start a graph of this environment; returns at once.
+
+        Raises:
+            PipelineError: the pipeline is wrong, or a pipeline file runs a part of itself while it is being loaded.
+        """
+        if capture_submit.get():
+            raise PipelineError(
+                f"a pipeline file declares its pipeline and does not run it: end the stream with .sink(...) or "
+                f".print() instead of .collect(), or put that behind `if __name__ == '__main__'` ({user_location()})"
+            )
         options = JobOptions(
             home=self.config.home,
             watchdog_s=self.config.watchdog_s,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from .pipeline import PASSES, compile_graph
 from .plan import Chain, CompileOptions, NodeCapacity, Plan
 from .render import render_dot, render_mermaid, render_text
+from .validate import check_names
 
 __all__ = [
     "PASSES",
@@ -19,6 +20,7 @@ __all__ = [
     "CompileOptions",
     "NodeCapacity",
     "Plan",
+    "check_names",
     "compile_graph",
     "render_dot",
     "render_mermaid",

@@ -12,6 +12,9 @@ from .plan import Chain, Plan
 
 __all__ = ["fuse", "needs_shuffle"]
 
+_FLATMAPS_MAX = 5
+"""Each opens three blocks of the generated code, and CPython allows twenty inside each other."""
+
 
 def fuse(plan: Plan) -> Plan:
     """Fuse an operator with the one before it when it is that one's only consumer and forward routing is
@@ -21,7 +24,7 @@ def fuse(plan: Plan) -> Plan:
     chain_by_tail: dict[str, list[str]] = {}
     lines: list[tuple[str, str]] = []
     for operator in plan.operators:
-        obstacle = _obstacle(plan, operator)
+        obstacle = _obstacle(plan, operator) or _too_deep(plan, operator, chain_by_tail)
         if obstacle is None:
             chain = chain_by_tail.pop(operator.inputs[0])
             chain.append(operator.name)
@@ -69,10 +72,20 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
         and upstream.kind is OperatorKind.KEY_BY
     ):
         return "items of one key must not overtake each other: they queue by key in front of it"
+    if plan.execution[operator.name] is Execution.ASYNC and OperatorKind.KEY_BY in (operator.kind, upstream.kind):
+        return "keys are given one at a time, so that items of a key stay in order"
     if operator.contract.io.queue_capacity is not None:
         return f"its contract asks for a queue of {operator.contract.io.queue_capacity} in front of it"
     if _concurrency(upstream) != _concurrency(operator):
         return "its concurrency cap differs"
+    return None
+
+
+def _too_deep(plan: Plan, operator: BaseTransformation, chain_by_tail: dict[str, list[str]]) -> str | None:
+    chain = chain_by_tail[operator.inputs[0]]
+    flatmaps = sum(1 for name in chain if plan.graph[name].kind is OperatorKind.FLATMAP)
+    if operator.kind is OperatorKind.FLATMAP and flatmaps == _FLATMAPS_MAX:
+        return f"a chain holds at most {_FLATMAPS_MAX} flatmaps, whose loops are nested"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sage.kernel.graph import OperatorKind, PipelineError
+from sage.kernel.graph import BaseTransformation, OperatorKind, PipelineError, StateKind
 
 from .plan import Plan
 
@@ -44,5 +44,15 @@ def choose_parallelism(plan: Plan) -> Plan:
                 f"only once; give a source class "
                 f"(self.ctx.replica_index tells replicas apart) or a list {operator.where}"
             )
+        if chosen[name] > 1:
+            why += _caution(operator)
         lines.append((name, f"{chosen[name]} replica(s): {why}"))
     return replace(plan, parallelism=chosen).noted("parallelism", *lines)
+
+
+def _caution(operator: BaseTransformation) -> str:
+    if operator.kind is OperatorKind.SOURCE:
+        return "; each reads what it picks by ctx.replica_index: a source that does not look at it is read once by each"
+    if operator.contract.state.kind is StateKind.STATEFUL and not operator.keyed_input:
+        return "; it is stateful without keys: each replica keeps a state of its own"
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sage.kernel.graph import Execution, QueueDescriptor, TaskNode
+from sage.kernel.graph import Execution, OperatorKind, QueueDescriptor, TaskNode
 
 from .execution import DEFAULT_CONCURRENCY
 from .plan import Chain, Plan
@@ -23,7 +23,8 @@ def replicate(plan: Plan) -> Plan:
         head = plan.graph[chain.name]
         replicas, execution = plan.parallelism[head.name], plan.execution[head.name]
         concurrency = 1
-        if execution is Execution.ASYNC:
+        if execution is Execution.ASYNC and head.kind is not OperatorKind.KEY_BY:
+            # Not for key_by: an item that gets its key first would overtake those of the same key before it.
             concurrency = head.contract.resources.concurrency or DEFAULT_CONCURRENCY
         queue = _queue(plan, chain, replicas, concurrency) if head.inputs else None
         for index in range(replicas):

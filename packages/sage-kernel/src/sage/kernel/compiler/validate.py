@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from sage.kernel.graph import Emit, Execution, OperatorKind, PipelineError
+from sage.kernel.graph import BaseTransformation, Emit, Execution, OperatorKind, PipelineError
 
 from .plan import Plan
 
@@ -47,10 +47,24 @@ def validate(plan: Plan) -> Plan:
             raise PipelineError(
                 f"a coroutine function cannot run on a thread: leave execution AUTO or set ASYNC {operator.where}"
             )
+        _check_contract(operator)
     check_names(plan.options.parallelism, (operator.name for operator in operators), "parallelism")
     kept = sum(1 for operator in operators if operator.options.get("emit") is Emit.FINAL)
     note = f"{len(operators)} operators, {sum(1 for operator in operators if not operator.inputs)} source(s)"
     return plan.noted("validate", ("", note + (f", {kept} emit at the end of the stream" if kept else "")))
+
+
+def _check_contract(operator: BaseTransformation) -> None:
+    contract = operator.contract
+    if contract.state.keyed and not operator.keyed_input:
+        raise PipelineError(
+            f"its contract says that it keeps state by key: call key_by(...) before it {operator.where}"
+        )
+    if operator.kind is OperatorKind.SOURCE and contract.io.errors.retries:
+        raise PipelineError(
+            f"a source is not retried, an iterator that has raised is over: retry inside the source, or yield "
+            f"BadRecord for what cannot be read {operator.where}"
+        )
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:

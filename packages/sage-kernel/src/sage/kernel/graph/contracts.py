@@ -6,6 +6,7 @@ placement, runtime and metrics read it; nothing else describes an operator's beh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,9 +64,11 @@ class Backoff(StrEnum):
     EXPONENTIAL = "exponential"
 
 
-def _at_least(rule: str, value: float, minimum: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidArgumentError(f"{rule} must be a number, got {value!r}")
+def _at_least(rule: str, value: float, minimum: float, *, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise InvalidArgumentError(f"{rule} must be a {'whole ' if whole else ''}number, got {value!r}")
+    if not math.isfinite(value):
+        raise InvalidArgumentError(f"{rule} must be finite, got {value!r}")
     if not value >= minimum:
         raise InvalidArgumentError(f"{rule} must be >= {minimum:g}, got {value!r}")
 
@@ -75,9 +78,9 @@ class Resources:
     """What one replica needs (R of the contract).
 
     Attributes:
-        cpu: cores reserved for one replica; 0 reserves nothing.
-        gpu: GPUs reserved for one replica.
-        memory_bytes: memory reserved for one replica.
+        cpu: cores that one replica needs; a plan for a node that has fewer is refused.
+        gpu: GPUs that one replica needs; a plan that needs more than the node has is refused.
+        memory_bytes: memory that one replica needs; likewise.
         concurrency: items in flight at once inside one `async` replica; None takes the default of 64.
 
     Example:
@@ -97,14 +100,20 @@ class Resources:
     def __post_init__(self) -> None:
         _at_least("resources.cpu", self.cpu, 0)
         _at_least("resources.gpu", self.gpu, 0)
-        _at_least("resources.memory_bytes", self.memory_bytes, 0)
+        _at_least("resources.memory_bytes", self.memory_bytes, 0, whole=True)
         if self.concurrency is not None:
-            _at_least("resources.concurrency", self.concurrency, 1)
+            _at_least("resources.concurrency", self.concurrency, 1, whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSpec:
-    """What one replica keeps between items (S of the contract)."""
+    """What one replica keeps between items (S of the contract).
+
+    Attributes:
+        kind: STATEFUL: the compiler says so where replicas would each keep a state of their own.
+        recovery: how it comes back after a failure; it stands in the plan, nothing acts on it yet.
+        keyed: it keeps its state in `ctx.state`, by key; refused on a stream without keys.
+    """
 
     kind: StateKind = StateKind.STATELESS
     recovery: Recovery = Recovery.RESTART
@@ -136,7 +145,7 @@ class ErrorPolicy:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least("errors.retries", self.retries, 0)
+        _at_least("errors.retries", self.retries, 0, whole=True)
         _at_least("errors.delay_s", self.delay_s, 0)
         _at_least("errors.delay_s_max", self.delay_s_max, 0)
         _at_least("errors.jitter", self.jitter, 0)
@@ -175,10 +184,12 @@ class IOSpec:
 
     def __post_init__(self) -> None:
         if self.queue_capacity is not None:
-            _at_least("io.queue_capacity", self.queue_capacity, 1)
+            _at_least("io.queue_capacity", self.queue_capacity, 1, whole=True)
         if self.timeout_s is not None:
             _at_least("io.timeout_s", self.timeout_s, 0)
-        _at_least("io.outputs_max", self.outputs_max, 1)
+            if self.timeout_s == 0:
+                raise InvalidArgumentError("io.timeout_s must be > 0, got 0 (None is no limit)")
+        _at_least("io.outputs_max", self.outputs_max, 1, whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,11 +93,6 @@ class BaseTransformation:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def keyed_output(self) -> bool:
-        """Whether its outputs carry a key."""
-        return self.kind is OperatorKind.KEY_BY or (self.keyed_input and self.kind is not OperatorKind.SINK)
-
-    @property
     def where(self) -> str:
         """`(operator 'name', file:line)` for messages."""
         return f"(operator {self.name!r}, {self.location})" if self.location else f"(operator {self.name!r})"

@@ -71,8 +71,8 @@ class IterableSource(SourceFunction[Any]):
         if isinstance(self.iterable, Iterator):
             if self._used:
                 raise PipelineError(
-                    f"the {type(self.iterable).__name__} of source {self.ctx.name!r} was used up by an earlier run: give a list, "
-                    "or a function that makes a new one (from_source)"
+                    f"the {type(self.iterable).__name__} of source {self.ctx.name!r} was used up by an earlier run: "
+                    "give a list, or a function that makes a new one (from_source)"
                 )
             self._used.append(True)
         if self.ctx.parallelism > 1 and isinstance(self.iterable, (list, tuple, range)):
@@ -137,7 +137,9 @@ class FunctionFactory:
         factory._check_life_cycle()
         if isinstance(target, type) and not factory._is_function_class and callable(getattr(target, "execute", None)):
             wanted = base.__name__ if base is not None else "a function base"
-            raise PipelineError(f"{target.__name__} has an execute() but is no operator: derive it from {wanted} {where}")
+            raise PipelineError(
+                f"{target.__name__} has an execute() but is no operator: derive it from {wanted} {where}"
+            )
         if factory._is_function_class:
             if base is not None and not issubclass(target, base):
                 raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(target)} {where}")
@@ -168,7 +170,9 @@ class FunctionFactory:
             return
         for name in ("setup", "teardown"):
             if inspect.iscoroutinefunction(getattr(self.target, name)):
-                raise PipelineError(f"{name}() must be a plain method, an `async` one would never be awaited {self.where}")
+                raise PipelineError(
+                    f"{name}() must be a plain method, an `async` one would never be awaited {self.where}"
+                )
 
     @property
     def _is_function_class(self) -> bool:

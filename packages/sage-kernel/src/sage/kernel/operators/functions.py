@@ -74,8 +74,8 @@ class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each wit
         """
         if self._attached:
             raise ContextError(
-                f"this {type(self).__name__} instance works in a running job already: pass the class, which is made anew "
-                "for each job"
+                f"this {type(self).__name__} instance works in a running job already: pass the class, which is made "
+                "anew for each job"
             )
         self._attached = True
         self._ctx = ctx

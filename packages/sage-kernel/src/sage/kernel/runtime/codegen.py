@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import linecache
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import CodeType
@@ -35,6 +36,8 @@ COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
 """Kinds whose number of outputs does not follow from the number of inputs."""
 
 _FOLDS = frozenset({OperatorKind.REDUCE, OperatorKind.AGGREGATE})
+_TEXTS_MAX = 256
+_filenames: deque[str] = deque()
 _serial = itertools.count()
 
 
@@ -170,7 +173,7 @@ def generate_chain(
     return ChainCode(run, run.__code__, step_of_line, text)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_TEXTS_MAX)
 def _write_chain(
     forms: tuple[StepForm, ...], shape: ChainShape, has_source: bool
 ) -> tuple[str, CodeType, dict[int, int]]:
@@ -182,10 +185,14 @@ def _write_chain(
     return text, compile_text(text), writer.step_of_line
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_TEXTS_MAX)
 def compile_text(text: str) -> CodeType:
     """Compile generated text once, however many replicas run it; tracebacks will show its lines."""
     filename = f"<sage chain {next(_serial)}>"
+    # As many as the cache of this function holds: programs that build pipelines all day must not grow by their text.
+    _filenames.append(filename)
+    if len(_filenames) > _TEXTS_MAX:
+        linecache.cache.pop(_filenames.popleft(), None)
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     return compile(text, filename, "exec")
 

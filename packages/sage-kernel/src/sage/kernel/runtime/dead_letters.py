@@ -108,10 +108,10 @@ class DeadLetterStore:
         """
         record = self._record(letter)
         with self._lock:
-            self._open().append(msgspec.msgpack.encode(record))
+            number = self._open().append(msgspec.msgpack.encode(record))
             self.added += 1
             if self.first is None:
-                self.first = record
+                self.first = msgspec.structs.replace(record, number=number)
 
     def _record(self, letter: SetAside) -> DeadLetter:
         error = letter.error

@@ -313,6 +313,9 @@ def start_job(
     """
     for name, given in (offsets or {}).items():
         replicas = [task for task in graph.tasks if task.chain[0] == name and task.queue is None]
+        if not replicas:
+            sources = ", ".join(sorted({task.chain[0] for task in graph.tasks if task.queue is None}))
+            raise PipelineError(f"offsets name an unknown source {name!r}; there are: {sources}")
         if len(replicas) != len(given):
             raise PipelineError(
                 f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} "
