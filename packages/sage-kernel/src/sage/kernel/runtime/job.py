@@ -89,11 +89,6 @@ class JobHandle:
         self._signals = JobSignals()
         self._dead_letters = DeadLetterStore(options.home, job_id=self.id, job=graph.name)
         self._events: queue.SimpleQueue[jm.Event] = queue.SimpleQueue()
-        self._master = JobMaster(
-            (node.id for node in graph.tasks),
-            watchdog_s=options.watchdog_s,
-            abort_grace_s=options.abort_grace_s,
-        )
         self._ended = threading.Event()
         self._result: JobResult | None = None
         self._failure: BaseException | None = None
@@ -105,6 +100,13 @@ class JobHandle:
         factory = TaskFactory(graph, logical, self._channels, backend, offsets, self._signals.stopping)
         for node in graph.tasks:
             self._create(factory, node.id)
+        self._master = JobMaster(
+            (node.id for node in graph.tasks),
+            # Sources then begin while replicas that have nothing to set up are still being started.
+            without_setup=(task_id for task_id, task in self._tasks.items() if not task.needs_setup),
+            watchdog_s=options.watchdog_s,
+            abort_grace_s=options.abort_grace_s,
+        )
         self._supervisor = threading.Thread(target=self._supervise, name=f"sage-job-{graph.name}", daemon=True)
 
     def _create(self, factory: TaskFactory, task_id: str) -> None:
@@ -159,9 +161,9 @@ class JobHandle:
 
     def _run_master(self) -> None:
         try:
+            self._handle(jm.Started())
             for worker in self._workers.values():
                 worker.start()
-            self._events.put(jm.Started())
         except Exception as error:  # no more threads, for one; the job ends with this as its reason
             self._events.put(jm.TaskEnded("", error))
             for task, worker in self._workers.items():
@@ -175,8 +177,11 @@ class JobHandle:
             except queue.Empty:
                 next_tick = time.monotonic() + ticks
                 event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
-            for effect in self._master.on(event, time.monotonic()):
-                self._carry_out(effect)
+            self._handle(event)
+
+    def _handle(self, event: jm.Event) -> None:
+        for effect in self._master.on(event, time.monotonic()):
+            self._carry_out(effect)
 
     def _carry_out(self, effect: jm.Effect) -> None:
         match effect:

@@ -80,7 +80,7 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """All workers have been started."""
+    """The workers are being started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,7 @@ class JobMaster:
 
     Args:
         tasks: ids of its tasks.
+        without_setup: those of them that have nothing to set up: nobody waits for them.
         watchdog_s: seconds without any progress, while there is work, after which it fails; None never.
         abort_grace_s: seconds that tasks have to end after an abort.
 
@@ -181,10 +182,18 @@ class JobMaster:
         'finished'
     """
 
-    def __init__(self, tasks: Iterable[str], *, watchdog_s: float | None = 300.0, abort_grace_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[str],
+        *,
+        without_setup: Iterable[str] = (),
+        watchdog_s: float | None = 300.0,
+        abort_grace_s: float = 5.0,
+    ) -> None:
         self.state = JobState.CREATED
-        self._setting_up = set(tasks)
-        self._running = set(self._setting_up)
+        self._running = set(tasks)
+        self._setting_up = self._running.difference(without_setup)
+        self._opened = False
         self._watchdog_s = watchdog_s
         self._abort_grace_s = abort_grace_s
         self._ending: JobState | None = None
@@ -222,8 +231,9 @@ class JobMaster:
                 return self._tick(tasks, now)
 
     def _maybe_open(self) -> list[Effect]:
-        if self.state is JobState.CREATED or self._setting_up or self._aborted_at is not None:
+        if self.state is JobState.CREATED or self._setting_up or self._aborted_at is not None or self._opened:
             return []
+        self._opened = True
         if self.state is JobState.STARTING:
             self.state = JobState.RUNNING
         return [OpenSources()]

@@ -215,6 +215,11 @@ class Task(ABC):
         """Task id."""
         return self.parts.node.id
 
+    @property
+    def needs_setup(self) -> bool:
+        """Whether one of its functions has a `setup` of its own."""
+        return any(type(function).setup is not Function.setup for _, function, _ in self.parts.functions)
+
     def _pause_thread(self, seconds: float) -> None:
         self.pausing += 1
         try:

@@ -73,7 +73,8 @@ class BackendConfig(BaseModel, extra="forbid"):
     Attributes:
         backend_type: "auto" (a server when OPENAI_BASE_URL or `base_url` is set, else extractive),
             "extractive", "openai", or the name of an entry point of the group `sage.backends`.
-        model_path: name of the model, as the server knows it.
+        model_path: name of the model, as the server knows it; without it the environment variable OPENAI_MODEL
+            counts, else the first model that the server lists.
         base_url: of the server, with its `/v1`; the environment variable OPENAI_BASE_URL by default.
         api_key_env: name of the environment variable that holds the API key. The key itself is never in a
             configuration.

@@ -49,7 +49,7 @@ def create_backend(config: Mapping[str, Any] | BackendConfig | None = None) -> B
     extractive backend.
 
     Raises:
-        ConfigError: an unknown backend, or a server without address or model.
+        ConfigError: an unknown backend, or a server without address or model (see `choose_model`).
 
     Example:
         >>> create_backend({"backend_type": "extractive"}).name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import os
 import random
 import ssl
 import time
@@ -18,13 +17,14 @@ from sage.common.errors import ConfigError
 from sage.kernel.graph.contracts import ErrorPolicy
 from sage.middleware.errors import BackendResponseError, GenerationError
 
+from .api_key import ApiKey
 from .backends import BackendConfig, Generation, GenerationRequest
+from .models import choose_model
 
 __all__ = ["OpenAIBackend"]
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _EXCERPT_CHARACTERS = 300
-_KEY_CHARACTERS_MIN = 6
 
 
 class _Retry(Exception):  # noqa: N818 -- a signal between two functions of this file, not an error
@@ -41,40 +41,44 @@ class OpenAIBackend:
 
     The API key comes from the environment variable that the configuration names; it is in no message, and is
     blotted out where a server repeats it. Connections are kept while requests are running and closed when the
-    last one is done, so nothing is left open at the end, whatever ends it.
+    last one is done, so nothing is left open at the end, whatever ends it. No error of the HTTP library is chained to
+    those that are raised here: its text may repeat what was sent.
 
     Args:
-        config: see `BackendConfig`; `model_path` is needed.
+        config: see `BackendConfig`; without `model_path` OPENAI_MODEL names the model, or the server is asked.
         base_url: address of the server, usually ending with `/v1`.
 
     Raises:
-        ConfigError: no model, or an address that is none.
+        ConfigError: no model, an address that is none, or a key that cannot be sent.
 
     Example:
         >>> OpenAIBackend(BackendConfig(model_path="qwen"), "http://localhost:8000/v1").name
         'openai'
-        >>> OpenAIBackend(BackendConfig(), "http://localhost:8000/v1")
+        >>> OpenAIBackend(BackendConfig(model_path="qwen"), "localhost:8000")
         Traceback (most recent call last):
         ...
-        sage.common.errors.ConfigError: backend 'openai' needs model_path: the name of the model as the server
-        knows it
+        sage.common.errors.ConfigError: the address of the server must look like http://host:port/v1
     """
 
     name = "openai"
 
     def __init__(self, config: BackendConfig, base_url: str) -> None:
-        if config.model_path is None:
-            raise ConfigError("backend 'openai' needs model_path: the name of the model as the server knows it")
-        parts = urlsplit(base_url)
+        try:
+            parts = urlsplit(base_url)
+            port = parts.port
+        except ValueError:  # its text may repeat a password that is part of the address
+            parts, port = urlsplit(""), None
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError("the address of the server must look like http://host:port/v1")
         self._config = config
         path = "/chat/completions" if config.endpoint == "chat" else "/completions"
         self._url = base_url.rstrip("/") + path
         # Shown in messages: without a user and password that may be part of the address.
-        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-        self._shown_url = urlunsplit((parts.scheme, host, parts.path.rstrip("/") + path, "", ""))
-        self._key = os.environ.get(config.api_key_env, "").strip()
+        host = parts.hostname if port is None else f"{parts.hostname}:{port}"
+        shown = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        self._shown_url = shown + path
+        self._key = ApiKey.from_environment(config.api_key_env)
+        self._model = choose_model(config, base_url, shown, self._key)
         self._pauses = ErrorPolicy(
             retries=config.retries,
             delay_s=config.retry_delay_s,
@@ -100,12 +104,12 @@ class OpenAIBackend:
                 try:
                     return self._answer(await self._attempt(client, body))
                 except _Retry as signal:
-                    if attempt > self._config.retries:
-                        tries = f" ({attempt} attempts)" if attempt > 1 else ""
-                        raise type(signal.error)(f"{signal.error}{tries}") from signal.__cause__
-                    pause = self._pauses.pause_before(attempt, random.random())
-                    if signal.after_s is not None:
-                        pause = min(max(pause, signal.after_s), self._config.retry_delay_s_max)
+                    failed, after_s = signal.error, signal.after_s
+                if attempt > self._config.retries:
+                    raise type(failed)(f"{failed} ({attempt} attempts)" if attempt > 1 else str(failed))
+                pause = self._pauses.pause_before(attempt, random.random())
+                if after_s is not None:
+                    pause = min(max(pause, after_s), self._config.retry_delay_s_max)
                 await asyncio.sleep(pause)
             raise AssertionError("the last attempt returns or raises")
         finally:
@@ -137,7 +141,7 @@ class OpenAIBackend:
     def _payload(self, request: GenerationRequest) -> dict[str, Any]:
         config = self._config
         payload: dict[str, Any] = {
-            "model": config.model_path,
+            "model": self._model,
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
             "stream": False,
@@ -155,23 +159,26 @@ class OpenAIBackend:
         return {**payload, "messages": messages}
 
     async def _attempt(self, client: httpx.AsyncClient, body: bytes) -> bytes:
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **self._key.headers()}
         limit_s = self._config.timeout_s
+        # Raised below, outside of the except blocks: so the library's error is not even the context of ours.
+        failed: GenerationError
         try:
             # httpx limits each read; a server that sends one byte a second would never reach that limit.
             async with asyncio.timeout(limit_s):
                 async with client.stream("POST", self._url, content=body, headers=headers) as response:
-                    content = await self._read(response)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise _Retry(GenerationError(f"{self._shown_url}: no answer within {limit_s:g} s (timeout_s)")) from error
-        except httpx.TransportError as error:
-            message = self._without_key(str(error)) or type(error).__name__
-            raise _Retry(GenerationError(f"{self._shown_url}: connection failed: {message}")) from error
+                    return self._accepted(response, await self._read(response))
+        except (TimeoutError, httpx.TimeoutException):
+            failed = GenerationError(f"{self._shown_url}: no answer within {limit_s:g} s (timeout_s)")
+        except httpx.HTTPError as error:
+            message = self._key.blot(str(error)) or type(error).__name__
+            failed = GenerationError(f"{self._shown_url}: connection failed: {message}")
         except httpx.InvalidURL as error:
             raise ConfigError(f"{self._shown_url}: not a valid address: {error}") from None
-        if response.status_code == 200:
+        raise _Retry(failed)
+
+    def _accepted(self, response: httpx.Response, content: bytes) -> bytes:
+        if response.status_code == httpx.codes.OK:
             return content
         refused = BackendResponseError(f"{self._shown_url}: HTTP {response.status_code}: {self._excerpt(content)}")
         if response.status_code in _RETRIED:
@@ -216,21 +223,17 @@ class OpenAIBackend:
         note = f"cut off after max_tokens={self._config.max_tokens}" if cut else ""
         return Generation(
             text.strip(),
-            model if isinstance(model, str) else str(self._config.model_path),
+            model if isinstance(model, str) else self._model,
             None,
             counts,
             note,
         )
 
     def _excerpt(self, content: bytes) -> str:
-        text = " ".join(content[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace").split())
-        text = self._without_key(text)
+        # Blotted out before anything is cut: half of a key would not be found.
+        text = self._key.blot(content.decode("utf-8", "replace"))
+        text = " ".join(text[: 4 * _EXCERPT_CHARACTERS].split())
         return text[:_EXCERPT_CHARACTERS] + ("…" if len(text) > _EXCERPT_CHARACTERS else "") or "(empty)"
-
-    def _without_key(self, text: str) -> str:
-        # A "key" of a few letters is none (local servers take anything), and blotting it out would garble the
-        # message.
-        return text.replace(self._key, "***") if len(self._key) >= _KEY_CHARACTERS_MIN else text
 
 
 def _retry_after_s(value: str | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,8 +18,6 @@ from sage.middleware.records import RetrievedContext, question_of
 from .knowledge import KnowledgeBase
 
 __all__ = ["HybridRetriever"]
-
-_SHOWN_MAX = 5
 
 
 class _Weights(BaseModel, extra="forbid", frozen=True):
@@ -42,6 +40,7 @@ class _Config(BaseModel, extra="forbid"):
     embedding: EmbeddingConfig = EmbeddingConfig()
     chunking: ChunkingConfig = ChunkingConfig()
     weights: _Weights = _Weights()
+    on_unreadable: Literal["warn", "fail"] = "warn"
 
     @model_validator(mode="after")
     def _one(self) -> _Config:
@@ -59,8 +58,8 @@ class HybridRetriever(MapFunction[Any, RetrievedContext]):
     """Finds the passages for a question, by words (BM25) and by vectors, joined by reciprocal rank fusion.
 
     Takes a question: a string, or a mapping with `query` or `question` whose other fields travel along as metadata.
-    Gives a `RetrievedContext`. The documents are read and indexed in `setup`; those that cannot be read are logged as
-    warnings, counted as `documents_skipped` and listed in `knowledge_base.skipped`.
+    Gives a `RetrievedContext`. The documents are read and indexed in `setup`; each one that cannot be read is logged as a
+    warning with its name, counted as `documents_skipped` and listed in `knowledge_base.skipped`.
 
     Config:
         documents: a directory, or
@@ -68,10 +67,12 @@ class HybridRetriever(MapFunction[Any, RetrievedContext]):
         top_k: how many passages.
         embedding: `EmbeddingConfig`; chunking: `ChunkingConfig`; both only with `documents`.
         weights: `{"bm25": 1.0, "vector": 1.0}`.
+        on_unreadable: "warn" goes on without the `documents` that cannot be read, "fail" does not start.
 
     Raises:
         SourceError: from `setup`: no such directory, or no documents in it.
-        RetrievalError: from `setup`: not one of the documents could be read.
+        RetrievalError: from `setup`: not one of the documents could be read, or `on_unreadable` is "fail" and
+            one could not.
 
     Example:
         >>> from sage.libs.foundation import Document
@@ -116,6 +117,12 @@ class HybridRetriever(MapFunction[Any, RetrievedContext]):
                         f" read; the first one: {base.skipped[0].error}"
                     )
                 _SHARED[key] = base
+        # Checked for a shared base too: who shares it may have chosen otherwise.
+        if self.config.on_unreadable == "fail" and base.skipped:
+            raise RetrievalError(
+                f"HybridRetriever: {len(base.skipped)} documents in {str(directory)!r} cannot be read (on_unreadable is"
+                f" 'fail'): {'; '.join(str(bad.error) for bad in base.skipped)}"
+            )
         self._base = base
 
     def teardown(self) -> None:
@@ -134,7 +141,5 @@ class HybridRetriever(MapFunction[Any, RetrievedContext]):
         if self._ctx is None or not base.skipped:
             return
         self.ctx.metrics.count("documents_skipped", len(base.skipped))
-        for bad in base.skipped[:_SHOWN_MAX]:
+        for bad in base.skipped:
             self.ctx.logger.warning("skipped: %s", bad.error)
-        if len(base.skipped) > _SHOWN_MAX:
-            self.ctx.logger.warning("skipped %d more documents", len(base.skipped) - _SHOWN_MAX)

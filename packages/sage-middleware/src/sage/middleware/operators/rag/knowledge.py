@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sage.common.errors import InvalidArgumentError
 from sage.kernel.operators import BadRecord
 from sage.libs.errors import RecordError
@@ -30,7 +32,8 @@ _CANDIDATES_PER_HIT = 5
 class KnowledgeBase:
     """Chunks of documents in a BM25 index and in a vector store, searched together by reciprocal rank fusion.
 
-    Documents can be added, replaced and removed while it is searched: a lock lets one call in at a time.
+    Documents can be added, replaced and removed by several threads while others search: a search sees a document
+    before or after a change, never in between.
 
     Args:
         embedder: from text to vectors; the hashing embedder by default.
@@ -77,6 +80,7 @@ class KnowledgeBase:
         self._chunks: dict[str, Chunk] = {}
         self._chunks_of: dict[str, list[str]] = {}
         self._lock = threading.Lock()
+        self._changes = 0
 
     @classmethod
     def from_directory(cls, path: str | Path, **options: Any) -> KnowledgeBase:
@@ -98,14 +102,16 @@ class KnowledgeBase:
     @property
     def documents(self) -> list[str]:
         """Ids of the documents, in order of addition."""
-        return list(self._chunks_of)
+        with self._lock:
+            return list(self._chunks_of)
 
     def add(self, documents: Iterable[Document | BadRecord]) -> int:
         """Add documents, replacing those whose id is known; returns the number of chunks. Bad ones go to
         `skipped`.
         """
         added = 0
-        waiting: list[Chunk] = []
+        waiting: dict[str, list[Chunk]] = {}
+        many = 0
         for document in documents:
             if isinstance(document, BadRecord):
                 self.skipped.append(document)
@@ -115,30 +121,21 @@ class KnowledgeBase:
             except RecordError as error:
                 self.skipped.append(BadRecord({"id": document.id}, error))
                 continue
-            self.remove(document.id)
-            # Claimed before its chunks are in: the same id again in this call replaces it.
-            if any(chunk.document_id == document.id for chunk in waiting):
-                self._flush(waiting)
-                waiting = []
-                self.remove(document.id)
-            waiting += chunks
+            # The same id again in this call: the later one counts, at the later place.
+            many += len(chunks) - len(waiting.pop(document.id, ()))
+            waiting[document.id] = chunks
             added += len(chunks)
-            if len(waiting) >= _BATCH:
-                self._flush(waiting)
-                waiting = []
-        self._flush(waiting)
+            if many >= _BATCH:
+                self._put(waiting)
+                waiting, many = {}, 0
+        self._put(waiting)
         return added
 
     def remove(self, document_id: str) -> int:
         """Remove a document; returns how many chunks it had, 0 for an unknown one."""
         with self._lock:
-            ids = self._chunks_of.pop(document_id, [])
-            for chunk_id in ids:
-                del self._chunks[chunk_id]
-                self._words.remove(chunk_id)
-            if ids:
-                self._store.remove(ids)
-            return len(ids)
+            self._changes += 1
+            return self._drop(document_id)
 
     def search(self, query: str, k: int = 5, *, weights: tuple[float, float] = (1.0, 1.0)) -> list[Passage]:
         """The best `k` chunks for `query`, best first.
@@ -157,9 +154,14 @@ class KnowledgeBase:
             raise InvalidArgumentError(f"one of the weights must be above 0, got {weights!r}")
         vector = self.embedder.embed([query])[0]
         many = max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k)
+        with self._lock:
+            changes = self._changes
         # Outside of the lock: the store has its own and lets searches overlap.
         near = self._store.search(vector, many)
         with self._lock:
+            if changes != self._changes:
+                # What was found may be from the middle of a change; nobody changes anything now.
+                near = self._store.search(vector, many)
             words = {hit.id: hit.score for hit in self._words.search(query, many)}
             vectors = {str(hit.id): hit.score for hit in near if hit.id in self._chunks}
             fused = reciprocal_rank_fusion([list(words), list(vectors)], weights=weights)[:k]
@@ -175,15 +177,36 @@ class KnowledgeBase:
             passages.append(Passage(chunk.id, chunk.text.strip(), score, source, chunk.document_id, {**known, **where}))
         return passages
 
-    def _flush(self, chunks: list[Chunk]) -> None:
+    def _put(self, documents: dict[str, list[Chunk]]) -> None:
+        """Replace or add documents: all of them at once for whoever searches."""
+        chunks = [chunk for each in documents.values() for chunk in each]
         if not chunks:
             return
         # Title and text together: a chunk in the middle of a page seldom repeats what the page is about.
         texts = [f"{chunk.metadata.get('title') or ''}\n{chunk.text}" for chunk in chunks]
-        vectors = self.embedder.embed(texts)
+        # All that is slow or may fail comes before the first removal.
+        vectors = np.asarray(self.embedder.embed(texts), dtype=np.float32)
+        if vectors.shape != (len(texts), self.embedder.dimension) or not np.isfinite(vectors).all():
+            raise InvalidArgumentError(
+                f"the embedder {self.embedder.name!r} must give {len(texts)} x {self.embedder.dimension} finite numbers,"
+                f" got {vectors.shape}{'' if np.isfinite(vectors).all() else ' with others among them'}"
+            )
         with self._lock:
+            self._changes += 1
+            for document_id in documents:
+                self._drop(document_id)
             self._store.add([chunk.id for chunk in chunks], vectors)
             for chunk, text in zip(chunks, texts, strict=True):
                 self._words.add(chunk.id, text)
                 self._chunks[chunk.id] = chunk
                 self._chunks_of.setdefault(chunk.document_id, []).append(chunk.id)
+
+    def _drop(self, document_id: str) -> int:
+        """Remove a document; the caller holds the lock."""
+        ids = self._chunks_of.pop(document_id, [])
+        for chunk_id in ids:
+            del self._chunks[chunk_id]
+            self._words.remove(chunk_id)
+        if ids:
+            self._store.remove(ids)
+        return len(ids)
