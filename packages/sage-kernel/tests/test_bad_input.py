@@ -251,10 +251,6 @@ def _here() -> str:
         (lambda env: env.from_collection([1]).key_by(len).aggregate(0, 5), "aggregate takes a function as add, got 5"),
         (lambda env: env.from_collection([1]).key_by(len).reduce(max, emit="never"), "emit must be 'each' or 'final'"),
         (lambda env: env.from_collection(iter([1]), parallelism=2).sink(len).submit(), "can be read only once"),
-        (
-            lambda env: env.from_collection([1]).key_by(len).reduce(_true_of_two).sink(len).submit(),
-            "reduce takes a plain function, got the coroutine function",
-        ),
     ],
 )
 def test_wrong_pipelines(tmp_path: Path, declare: Callable[[LocalEnvironment], Any], message: str) -> None:

@@ -179,10 +179,10 @@ def test_vehicles_that_cannot_be_are_refused(contract: Contract, function: Any, 
         compiled(env)
 
 
-def test_a_fold_does_not_run_on_an_event_loop() -> None:
+def test_a_source_does_not_run_on_an_event_loop() -> None:
     env = LocalEnvironment("p")
-    env.from_collection([1]).key_by(len).reduce(max, contract=Contract(execution=Execution.ASYNC), name="it").sink(len)
-    with pytest.raises(PipelineError, match=rf"reduce runs on a thread, execution ASYNC.*{HERE}:\d+"):
+    env.from_source(lambda: [1], contract=Contract(execution=Execution.ASYNC), name="it").sink(len)
+    with pytest.raises(PipelineError, match=rf"source runs on a thread, execution ASYNC.*{HERE}:\d+"):
         compiled(env)
 
 

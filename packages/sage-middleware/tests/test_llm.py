@@ -115,6 +115,7 @@ def test_auto_takes_the_server_when_there_is_one(
 
 def test_wrong_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_MODEL", raising=False)
     for config, message in (
         ({"backend_type": "opnai"}, "unknown backend_type 'opnai'; did you mean 'openai'"),
         ({"backend_type": "zzz"}, "known: auto, extractive, openai"),
@@ -122,7 +123,10 @@ def test_wrong_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             {"backend_type": "openai", "model_path": "m"},
             "needs base_url or the environment variable OPENAI_BASE_URL",
         ),
-        ({"backend_type": "openai", "base_url": "http://h/v1"}, "needs model_path"),
+        (
+            {"backend_type": "openai", "base_url": "http://127.0.0.1:1/v1"},
+            "--set model=NAME` or `make demo MODEL=NAME`",
+        ),
         ({"base_url": "localhost:8000"}, "must begin with http"),
         ({"base_url": "http://", "model_path": "m"}, "must look like http://host:port/v1"),
         ({"temperature": -1}, "temperature"),

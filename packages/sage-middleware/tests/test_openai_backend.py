@@ -8,13 +8,16 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
+from sage.common.errors import ConfigError
 from sage.middleware.errors import BackendResponseError, GenerationError
 from sage.middleware.operators.llm import BackendConfig, Generation, GenerationRequest, OpenAIBackend
 from sage.middleware.operators.llm.openai import _retry_after_s
@@ -60,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        self.server.requests.append({"path": self.path, "headers": dict(self.headers), "body": None})
+        self.server.script.pop(0)(self)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -170,6 +177,90 @@ def test_a_refusal_is_final_and_the_key_is_blotted_out(server: Server, status: i
     message = failure(server, BackendResponseError)
     assert f"HTTP {status}: Incorrect API key provided: ***, see the docs" in message
     assert len(server.requests) == 1
+
+
+SECRET = "sk-verysecret-0123456789"
+
+
+@pytest.mark.parametrize(
+    "value", [f"{SECRET}\nsecond-line", f"{SECRET}\u2019", f"{SECRET}\x7f", f"{SECRET} x", f"a\r{SECRET}"]
+)
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", value)
+    with pytest.raises(ConfigError, match="MY_KEY must be printable ASCII") as caught:
+        OpenAIBackend(BackendConfig(model_path="m", api_key_env="MY_KEY"), "http://localhost:1/v1")
+    assert "verysecret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_whitespace_around_the_key_is_left_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\r\n")
+    ask(server)
+    assert server.requests[0]["headers"]["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_no_error_of_the_http_library_is_chained(server: Server, monkeypatch: pytest.MonkeyPatch, hops: int) -> None:
+    def leak(*args: object, **kwargs: object) -> None:
+        raise httpx.LocalProtocolError(f"Illegal header value b'Bearer {KEY}'")
+
+    monkeypatch.setattr(httpx.AsyncClient, "stream", leak)
+    with pytest.raises(GenerationError, match=r"Bearer \*\*\*") as caught:
+        ask(server, retries=hops)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_in_a_long_or_escaped_answer_is_blotted_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script = [refusing(401, b" " * 1190 + KEY.encode())]  # begins before an excerpt's end, ends behind it
+    assert KEY[:8] not in failure(server)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-abc/def/0123")
+    server.script = [refusing(401, rb'{"key": "sk-abc\/def\/0123"}')]
+    assert '{"key": "***"}' in failure(server)
+
+
+def test_the_model_is_the_named_one_or_the_servers_first(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.delenv("OPENAI_MODEL", raising=False)
+    server.script = [refusing(200, b'{"data": [{"id": "big"}, {"id": "small"}]}')]
+    assert ask(server, model_path=None).model == "big-v1"
+    assert server.requests[0]["path"] == "/v1/models"
+    assert server.requests[0]["headers"]["authorization"] == f"Bearer {KEY}"
+    assert f"model: big (the first that {server.url}/models lists: big, small)" in caplog.text
+    monkeypatch.setenv("OPENAI_MODEL", "mine")
+    assert ask(server, model_path=None).model == "mine-v1"
+    assert ask(server).model == "tiny-v1"
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (refusing(404, KEY.encode()), "HTTP 404"),
+        (refusing(200, b"<html>"), "not JSON"),
+        (refusing(200, b'{"data": 3}'), "no list of models"),
+        (refusing(200, b'{"data": [{"id": 3}, 7]}'), "the list is empty"),
+    ],
+)
+def test_a_server_that_lists_no_model_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch, reply: Reply, message: str
+) -> None:
+    monkeypatch.delenv("OPENAI_MODEL", raising=False)
+    server.script = [reply]
+    with pytest.raises(ConfigError) as caught:
+        ask(server, model_path=None)
+    assert message in str(caught.value)
+    assert "OPENAI_MODEL" in str(caught.value)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_address_with_a_wrong_port_is_told_without_the_password() -> None:
+    with pytest.raises(ConfigError, match="must look like") as caught:
+        OpenAIBackend(BackendConfig(model_path="m"), "http://me:hunter2@host:eighty/v1")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_retry_after_is_honoured_up_to_the_longest_pause(server: Server) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,6 +189,82 @@ def test_searching_while_documents_change() -> None:
     for thread in threads:
         thread.join(timeout=20)
     assert failures == []
+
+
+class SlowEmbedder(HashingEmbedder):
+    """As slow as a model."""
+
+    def embed(self, texts: Any) -> Any:
+        time.sleep(0.01)
+        return super().embed(texts)
+
+
+def test_a_document_that_is_replaced_is_never_missing() -> None:
+    base = KnowledgeBase(embedder=SlowEmbedder(32))
+    base.add([Document("stay", "constant text 0"), Document("other", "noise and sound")])
+    missing: list[int] = []
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # whatever it is, the test must show it
+            failures.append(error)
+
+    def search() -> None:
+        searches = 0
+        while not done.is_set():
+            found = [passage.document_id for passage in base.search("constant text", 5)]
+            if found.count("stay") != 1:
+                missing.append(searches)
+            searches += 1
+
+    def replace() -> None:
+        for number in range(15):
+            base.add([Document("stay", f"constant text {number}")])
+
+    searchers = [threading.Thread(target=guarded, args=(search,)) for _ in range(2)]
+    writers = [threading.Thread(target=guarded, args=(replace,)) for _ in range(4)]
+    for thread in (*searchers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(timeout=20)
+    done.set()
+    for thread in searchers:
+        thread.join(timeout=20)
+    assert failures == []
+    assert missing == []
+    assert base.documents == ["other", "stay"]
+    assert len(base) == 2
+
+
+def test_an_embedder_that_fails_costs_no_document() -> None:
+    base = KnowledgeBase()
+    base.add([Document("a", "first text")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base.embedder, "embed", lambda texts: np.full((len(texts), 512), np.nan))
+        with pytest.raises(InvalidArgumentError, match="finite numbers"):
+            base.add([Document("a", "second text")])
+    assert [passage.text for passage in base.search("text")] == ["first text"]
+
+
+def test_every_unreadable_document_is_named_and_may_be_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"bad{number}.txt" for number in range(12)]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    retriever = HybridRetriever({"documents": folder})
+    retriever.attach(OperatorContext("retrieve", job="named"))
+    retriever.setup()
+    assert all(f"document {name!r} is empty" in caplog.text for name in names)
+    assert retriever.ctx.metrics.counters == {"documents_skipped": 12}
+    strict = HybridRetriever({"documents": folder, "on_unreadable": "fail"})
+    strict.attach(OperatorContext("strict", job="named"))  # shares the index that was read with "warn"
+    with pytest.raises(RetrievalError, match="12 documents in .*on_unreadable") as caught:
+        strict.setup()
+    assert all(name in str(caught.value) for name in names)
+    with pytest.raises(ConfigError, match="on_unreadable"):
+        HybridRetriever({"documents": folder, "on_unreadable": "ignore"})
 
 
 PASSAGES = (Passage("a#0", "First {text}."), Passage("b#0", "Second one."), Passage("c#0", "Third."))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from sage.libs.errors import DocumentError, RecordError, SourceError
 from sage.libs.foundation import Document
 from sage.libs.foundation.io import DirectorySource
 from sage.libs.foundation.io.markup import html_to_text, markdown_title, split_front_matter
+from sage.libs.text import SentenceChunker
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> Path:
@@ -205,3 +211,57 @@ def test_what_is_no_front_matter_stays_in_the_text(text: str) -> None:
 def test_titles_are_not_taken_from_code() -> None:
     assert markdown_title("```sh\n# a comment\n```\n\n# Real\n") == "Real"
     assert markdown_title("no heading at all") is None
+
+
+def test_a_document_of_50_mb_on_one_line_is_cut_in_bounded_time(tmp_path: Path) -> None:
+    sentence = "A line without any end goes on and on with words. "
+    text = sentence * (50_000_000 // len(sentence))
+    write(tmp_path, {"long.txt": text})
+    start = time.monotonic()
+    (document,) = documents(tmp_path)
+    size, chunks, last = 0, 0, 0
+    for chunk in SentenceChunker({"max_size": 4000, "overlap": 0}).execute(document):
+        size, chunks, last = size + len(chunk.text), chunks + 1, chunk.end
+    assert time.monotonic() - start < 30
+    assert len(document.text) == 50_000_000
+    assert chunks >= 12_500
+    assert last >= len(text) - 1
+    assert size >= 0.97 * len(text)
+
+
+_WITHOUT_RIGHTS = """
+import json, os, sys
+from sage.libs.errors import SourceError
+from sage.libs.foundation.io import DirectorySource, FileSource
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+root = sys.argv[1]
+source = DirectorySource({"path": root})
+source.setup()
+found = [str(getattr(record, "error", "read")) for record in source.execute()]
+try:
+    FileSource({"file_path": root + "/b.txt"}).setup()
+    found.append("opened")
+except SourceError as error:
+    found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def test_without_permission_documents_are_set_aside_and_files_refused() -> None:
+    # Not tmp_path, whose parents only their owner may enter; root drops its rights in a process of its own.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        write(Path(name), {"a.txt": "open", "b.txt": "closed"})
+        (Path(name) / "a.txt").chmod(0o644)
+        (Path(name) / "b.txt").chmod(0o000)
+        done = subprocess.run(
+            [sys.executable, "-c", _WITHOUT_RIGHTS, name], capture_output=True, text=True, timeout=50, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    first, second, third = json.loads(done.stdout)
+    assert first == "read"
+    assert second == "document 'b.txt' cannot be read: Permission denied"
+    assert "no permission" in third

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sage.common.errors import ConfigError
+from sage.kernel.api import JobState, LocalEnvironment
 from sage.kernel.operators import BadRecord, OperatorContext
 from sage.libs.errors import RecordError, SourceError
 from sage.libs.foundation.io import FileSource, GeneratorSource, RateSource
@@ -104,3 +105,19 @@ def test_a_rate_must_be_a_positive_number(rate: float) -> None:
 def test_an_iterator_cannot_be_read_again_and_is_refused() -> None:
     with pytest.raises(SourceError, match="not an iterator"):
         RateSource({"source": iter([1]), "rate_per_s": 1})
+
+
+def test_a_stop_ends_the_wait_for_the_next_arrival() -> None:
+    seen: list[Any] = []
+    env = LocalEnvironment("slow", config={"grace_s": 5.0})
+    env.from_source(RateSource, {"source": range(9), "rate_per_s": 0.05}).sink(seen.append)
+    job = env.submit(wait=False)
+    end = time.monotonic() + 20
+    while not seen and time.monotonic() < end:
+        time.sleep(0.01)
+    start = time.monotonic()
+    job.stop()
+    result = job.wait(10)
+    assert time.monotonic() - start < 2
+    assert result.state is JobState.STOPPED
+    assert seen == [0]  # the runtime takes the arrival off

@@ -247,14 +247,6 @@ def test_a_wrong_path_is_told_with_the_likely_mistake(tmp_path: Path, monkeypatc
     assert f"(looked in '{tmp_path}')" in message("zzz.csv")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "secret.txt"
-    path.touch(mode=0o000)
-    with pytest.raises(SourceError, match="no permission"):
-        FileSource({"file_path": path}).setup()
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [

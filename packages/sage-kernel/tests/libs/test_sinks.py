@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage.kernel.api import JobFailedError, LocalEnvironment
 from sage.kernel.operators import OperatorContext, SinkFunction
 from sage.libs.errors import SinkError
 from sage.libs.foundation import Chunk, Document
-from sage.libs.foundation.io import CSVSink, CSVSource, JSONLSink, JSONLSource, TerminalSink
+from sage.libs.foundation.io import CSVSink, CSVSource, FileSource, JSONLSink, JSONLSource, TerminalSink
 
 
 def write_all(sink: SinkFunction[Any], items: list[Any]) -> None:
@@ -67,8 +68,42 @@ def test_appending_replacing_and_torn_lines(tmp_path: Path) -> None:
     path.write_text('1\n{"tor')
     write_all(JSONLSink({"file_path": path, "append": True}), [3])
     assert path.read_text() == '1\n{"tor\n3\n'
-    write_all(JSONLSink({"file_path": path}), [])
-    assert path.read_text() == ""
+    write_all(JSONLSink({"file_path": path}), [4])
+    assert path.read_text() == "4\n"
+
+
+@pytest.mark.parametrize(
+    ("sink", "config"), [(JSONLSink, {}), (CSVSink, {}), (CSVSink, {"columns": ["a"]}), (CSVSink, {"columns": ["z"]})]
+)
+def test_an_earlier_file_stays_until_an_item_comes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sink: type[Any], config: dict[str, Any]
+) -> None:
+    path = tmp_path / "answers"
+    path.write_text("a\nold\n")
+    write_all(sink({"file_path": path, **config}), [])
+    assert path.read_text() == "a\nold\n"
+    assert f"no item came, so {str(path)!r} is as it was" in caplog.text
+    writer = sink({"file_path": path, **config})
+    writer.setup()
+    with pytest.raises(SinkError):
+        writer.execute(object())  # what cannot be written replaces nothing
+    assert path.read_text() == "a\nold\n"
+    key = config.get("columns", ["a"])[0]
+    writer.execute({key: 1})
+    writer.teardown()
+    assert path.read_text() == ('{"a":1}\n' if sink is JSONLSink else f"{key}\n1\n")
+
+
+def test_a_missing_source_does_not_cost_the_old_answers(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("1\n")
+    env = LocalEnvironment("lost")
+    lines = env.from_source(FileSource, {"file_path": tmp_path / "gone.txt"})
+    # The replicas in between keep the sink out of the source's thread, so it is set up whatever the source does.
+    lines.map(str.upper, parallelism=2).sink(JSONLSink, {"file_path": path})
+    with pytest.raises(JobFailedError, match="does not exist"):
+        env.submit()
+    assert path.read_text() == "1\n"
 
 
 def test_replicas_write_parts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from .plan import Plan
 
 __all__ = ["validate"]
 
-_NO_ASYNC = frozenset({OperatorKind.SOURCE, OperatorKind.REDUCE, OperatorKind.AGGREGATE})
+_NO_ASYNC = frozenset({OperatorKind.SOURCE})
 
 
 def validate(plan: Plan) -> Plan:

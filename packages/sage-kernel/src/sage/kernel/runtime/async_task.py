@@ -58,6 +58,7 @@ class AsyncTask(Task):
         self.covered = False
         self._slots: list[asyncio.Task[None]] = []
         self._flush_scheduled = False
+        self._finishing = False
         self._blocked: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._yielded_at = self._since = self._now()
@@ -157,15 +158,32 @@ class AsyncTask(Task):
                 continue
             if self._pending or self._fetch():
                 return True
+            if self._blocked is not None:
+                continue
             if not self._open_inputs:
-                if self._in_flight == 0:
-                    self._end(None)
+                if self._in_flight == 0 and not self._finishing:
+                    await self._finish()
                     return False
                 await self._follow()
             elif self._leading or self._in_flight >= self._concurrency:
                 await self._follow()
             else:
                 await self._lead()
+
+    async def _finish(self) -> None:
+        """The stream has ended and nothing is in flight: emit what folds have kept, then end."""
+        self._finishing = True
+        self.activity = Activity.WORKING
+        await self.chain.finish_async(pause=self._pause, call=self._call, flush=self._flush_all, now=self._now)
+        if self.is_sink:
+            self.count_latency(0, 0, self._now())
+        self._end(None)
+
+    async def _flush_all(self) -> None:
+        self._flush_now()
+        while self._blocked is not None:
+            await asyncio.shield(self._blocked)
+            self._flush_now()
 
     def _fetch(self) -> bool:
         """Take rows from the inbox, as many as may be in flight; whether there is one now."""

@@ -411,6 +411,24 @@ class Chain:
                     flush()
         flush()
 
+    async def finish_async(
+        self,
+        *,
+        pause: Callable[[float], Awaitable[None]],
+        call: Callable[[Step, Any, Hashable], Awaitable[list[tuple[Any, Hashable]]]],
+        flush: Callable[[], Awaitable[None]],
+        now: Callable[[], int],
+    ) -> None:
+        """`finish` for a chain of `async` operators."""
+        for index, step in enumerate(self.steps):
+            for kept_key, accumulator in list(step.kept()):
+                for value, key in self._final_outputs(step, kept_key, accumulator):
+                    step.counters.items_out += 1
+                    await self.process_async(value, key, now(), pause=pause, call=call, index=index + 1)
+                if len(self.outputs.values) >= self._out_limit:
+                    await flush()
+        await flush()
+
     def _final_outputs(self, step: Step, key: Hashable, accumulator: Any) -> list[tuple[Any, Hashable]]:
         """What is emitted for a key; nothing where it cannot be computed and the accumulator was set
         aside.

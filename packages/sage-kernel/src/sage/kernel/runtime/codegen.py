@@ -25,7 +25,7 @@ from sage.kernel.graph import Emit, OperatorKind
 from sage.kernel.operators import BadRecord
 from sage.kernel.telemetry import OperatorCounters
 
-from .steps import Interrupted, Step, check_output, explode
+from .steps import FOLDS, Interrupted, Step, check_output, explode
 
 __all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "StepForm", "compile_text", "generate_chain"]
 
@@ -35,7 +35,6 @@ SOURCE_LINE = -1
 COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
 """Kinds whose number of outputs does not follow from the number of inputs."""
 
-_FOLDS = frozenset({OperatorKind.REDUCE, OperatorKind.AGGREGATE})
 _TEXTS_MAX = 256
 _filenames: deque[str] = deque()
 _serial = itertools.count()
@@ -297,7 +296,7 @@ def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
                 loops += 1
             case OperatorKind.KEY_BY:
                 key = f"k{index + 1}"
-                folds = index + 1 < len(steps) and steps[index + 1].kind in _FOLDS
+                folds = index + 1 < len(steps) and steps[index + 1].kind in FOLDS
                 _write_key_by(writer, index, step, shape.timed, check=not folds)
             case OperatorKind.REDUCE | OperatorKind.AGGREGATE:
                 checked_by = index - 1 if index and steps[index - 1].kind is OperatorKind.KEY_BY else None

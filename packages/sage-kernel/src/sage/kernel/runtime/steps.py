@@ -21,6 +21,7 @@ from sage.kernel.operators import Function, OperatorContext
 from sage.kernel.telemetry import OperatorCounters
 
 __all__ = [
+    "FOLDS",
     "CancelledCallError",
     "Interrupted",
     "ItemError",
@@ -33,7 +34,11 @@ __all__ = [
     "explode",
 ]
 
+FOLDS = frozenset({OperatorKind.REDUCE, OperatorKind.AGGREGATE})
+"""Kinds that keep an accumulator for each key."""
+
 Output = tuple[Any, Hashable]
+_NOTHING = object()
 
 
 class Interrupted(BaseException):
@@ -139,10 +144,8 @@ class Step:
         """Call the operator once; its outputs with their keys. Raises what the user's code raises."""
         if self.enter is not None:
             self.enter(key)
-        if self.kind is OperatorKind.REDUCE:
-            return self._reduce(value, key)
-        if self.kind is OperatorKind.AGGREGATE:
-            return self._aggregate(value, key)
+        if self.kind in FOLDS:
+            return self._fold(value, key)
         return self.outputs(self.call(value), value, key)
 
     async def apply_async(self, value: Any, key: Hashable) -> list[Output]:
@@ -151,6 +154,8 @@ class Step:
         """
         if self.enter is not None:
             self.enter(key)
+        if self.kind in FOLDS:
+            return await self._fold_async(value, key)
         result = self.call(value)
         if inspect.isawaitable(result):
             result = await result
@@ -177,17 +182,32 @@ class Step:
         check_output(self.name, result)
         return []
 
-    def _reduce(self, value: Any, key: Hashable) -> list[Output]:
-        if key in self.state:
-            value = self.call(self.state[key], value)
-            check_output(self.name, value)
-        self.state[key] = value
-        return [(value, key)] if self.emit is Emit.EACH else []
-
-    def _aggregate(self, value: Any, key: Hashable) -> list[Output]:
+    def _first(self) -> Any:
+        """The accumulator of a new key, `_NOTHING` where its first item is that."""
+        if self.kind is OperatorKind.REDUCE:
+            return _NOTHING
         assert self.create is not None
-        accumulator = self.call(self.state[key] if key in self.state else self.create(), value)
+        return self.create()
+
+    def _fold(self, value: Any, key: Hashable) -> list[Output]:
+        so_far = self.state[key] if key in self.state else self._first()
+        return self._folded(value if so_far is _NOTHING else self.call(so_far, value), key)
+
+    async def _fold_async(self, value: Any, key: Hashable) -> list[Output]:
+        # Items of one key come one after the other, so nobody else folds into this accumulator meanwhile.
+        so_far = self.state[key] if key in self.state else self._first()
+        if so_far is not _NOTHING:
+            value = self.call(so_far, value)
+            if inspect.isawaitable(value):
+                value = await value
+        return self._folded(value, key)
+
+    def _folded(self, accumulator: Any, key: Hashable) -> list[Output]:
         check_output(self.name, accumulator)
+        if self.kind is OperatorKind.REDUCE:
+            self.state[key] = accumulator
+            return [(accumulator, key)] if self.emit is Emit.EACH else []
+        # The result comes first: an item whose result cannot be computed leaves the state as it was.
         outputs = [self._aggregated(key, accumulator)] if self.emit is Emit.EACH else []
         self.state[key] = accumulator
         return outputs

@@ -6,6 +6,7 @@ import csv
 import errno
 import fcntl
 import io
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -19,6 +20,8 @@ from sage.libs.errors import SinkError
 from sage.libs.foundation.records import encode_json
 
 __all__ = ["CSVSink", "JSONLSink"]
+
+_log = logging.getLogger("sage.libs.io")
 
 
 class _JSONLConfig(BaseModel, extra="forbid"):
@@ -36,6 +39,9 @@ class _CSVConfig(BaseModel, extra="forbid"):
 class _LineFile:
     """One file with one writer, to which whole lines are added: a line is in it whole or not at all.
 
+    What is in the file already is touched by the first write and not before: a job whose source is missing sets up its
+    sinks too, and must not cost the results of the one before.
+
     Writes go straight to the operating system. A buffer would be faster, but then a full disk shows many
     items after the one that did not fit, and those between would be lost without a trace.
     """
@@ -44,6 +50,9 @@ class _LineFile:
         self.owner = owner
         self.path = path
         self.lines = 0
+        self.size = 0
+        self.replaces = False
+        self._torn = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -51,7 +60,7 @@ class _LineFile:
             raise self._error("cannot open", error) from error
         try:
             self._lock()
-            self.size = self._start(append)
+            self._look(append)
         except BaseException:
             os.close(self._fd)
             raise
@@ -64,18 +73,27 @@ class _LineFile:
                 f"{self.owner}: another sink is already writing to {str(self.path)!r}; give each its own file_path"
             ) from None
 
-    def _start(self, append: bool) -> int:
+    def _look(self, append: bool) -> None:
         size = os.lseek(self._fd, 0, os.SEEK_END)
-        if not append:
-            if size:
-                os.ftruncate(self._fd, 0)
-            return os.lseek(self._fd, 0, os.SEEK_SET)
-        if size and os.pread(self._fd, 1, size - 1) != b"\n":
-            # A torn last line of a run that was killed must not swallow our first one.
+        if append:
             self.size = size
+            # A torn last line of a run that was killed must not swallow our first one.
+            self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+        else:
+            self.replaces = size > 0
+
+    def _prepare(self) -> None:
+        """Do before the first write what `_look` found to be done."""
+        if self.replaces:
+            try:
+                os.ftruncate(self._fd, 0)
+                os.lseek(self._fd, 0, os.SEEK_SET)
+            except OSError as error:
+                raise self._error("cannot empty", error) from error
+            self.replaces = False
+        if self._torn:
             self._add(b"\n")
-            return self.size
-        return size
+            self._torn = False
 
     def first_line(self) -> bytes:
         """The first line as it stands in the file (at most 64 KiB)."""
@@ -83,6 +101,7 @@ class _LineFile:
 
     def write(self, line: bytes) -> None:
         """Add `line`, which ends with a newline."""
+        self._prepare()
         self._add(line)
         self.lines += 1
 
@@ -99,6 +118,8 @@ class _LineFile:
         self.size += len(line)
 
     def close(self) -> None:
+        if self.replaces:
+            _log.warning("%s: no item came, so %r is as it was before this run", self.owner, str(self.path))
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -132,7 +153,7 @@ class _LineSink(SinkFunction[Any]):
     _file: _LineFile | None = None
 
     def setup(self) -> None:
-        """Create the directories and open the file."""
+        """Create the directories, open the file and lock it; what is in it stays until the first item."""
         self._file = _LineFile(
             type(self).__name__, _part_path(self.config.file_path, self._ctx), append=self.config.append
         )
@@ -153,7 +174,8 @@ class JSONLSink(_LineSink):
     """Writes each item as one line of JSON.
 
     A line is in the file whole or not at all, also when the disk is full; the item that did not fit raises.
-    With parallelism above 1 replica `i` writes `name-0000i.jsonl`.
+    With parallelism above 1 replica `i` writes `name-0000i.jsonl`. An earlier file is replaced when the first item
+    comes; when none does, it stays as it is and a warning says so.
 
     Config:
         file_path: the file; its directories are created.
@@ -208,7 +230,7 @@ class CSVSink(_LineSink):
     _columns: list[str] | None = None
 
     def setup(self) -> None:
-        """Open the file; write the header when the columns are known."""
+        """Open the file; write the header into an empty one when the columns are known."""
         super().setup()
         self._columns = None
         file = self._open_file()
@@ -221,15 +243,13 @@ class CSVSink(_LineSink):
                 self.teardown()
                 raise SinkError(f"CSVSink: {str(file.path)!r} has the columns {found!r}, not {self.config.columns!r}")
             self._columns = found
-        elif self.config.columns is not None:
+        elif self.config.columns is not None and not file.replaces:
             self._begin(list(self.config.columns))
 
     def execute(self, item: Any) -> None:
         """Write `item`."""
         row = self._fields(item)
-        if self._columns is None:
-            self._begin(list(row))
-        columns = self._columns or []
+        columns = self._columns or self.config.columns or list(row)
         if row.keys() != set(columns):
             extra, absent = sorted(row.keys() - set(columns)), sorted(set(columns) - row.keys())
             raise SinkError(
@@ -237,11 +257,15 @@ class CSVSink(_LineSink):
                 + (f" without {absent!r}" if absent else "")
                 + (f" with {extra!r}" if extra else "")
             )
-        self._open_file().write(self._line([row[name] for name in columns]))
-
-    def _begin(self, columns: list[str]) -> None:
         if not columns:
             raise SinkError("CSVSink: the first item has no fields, so there are no columns")
+        # Made before the header is written, which replaces an earlier file: only an item that has a row may do that.
+        line = self._line([row[name] for name in columns])
+        if self._columns is None:
+            self._begin(list(columns))
+        self._open_file().write(line)
+
+    def _begin(self, columns: list[str]) -> None:
         file = self._open_file()
         file.write(self._line(columns))
         file.lines = 0  # the header is no item

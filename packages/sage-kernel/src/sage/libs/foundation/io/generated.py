@@ -15,6 +15,7 @@ from sage.libs.errors import SourceError
 __all__ = ["GeneratorSource", "RateSource"]
 
 Out = TypeVar("Out")
+_SLICE_S = 0.05
 
 
 class _GeneratorConfig(BaseModel, extra="forbid"):
@@ -75,7 +76,8 @@ class RateSource(SourceFunction[tuple[Any, int]]):
 
     Yields `(item, arrival_ns)`: the intended arrival on the clock of `time.monotonic_ns`. A late item
     keeps its intended arrival, so that latency measured from there includes the waiting that a slow pipeline
-    causes (no coordinated omission). A `BadRecord` of the inner source comes at once.
+    causes (no coordinated omission). A `BadRecord` of the inner source comes at once. A wait for the next arrival ends
+    within 50 ms when the job is told to stop.
 
     Config:
         source: a `SourceFunction` instance, an iterable that can be read again, or a callable that returns
@@ -149,7 +151,15 @@ class RateSource(SourceFunction[tuple[Any, int]]):
             # Multiplied and not added up in the constant case: no drift.
             since_start_s = number / rate if constant else since_start_s
             arrival = start + round(since_start_s * 1e9)
-            if (wait := arrival - time.monotonic_ns()) > 0:
-                time.sleep(wait / 1e9)
+            if not self._wait_until(arrival):
+                return
             yield item, arrival
             since_start_s += draw.expovariate(rate)
+
+    def _wait_until(self, arrival_ns: int) -> bool:
+        """Wait; False when the job was told to stop meanwhile."""
+        while (wait_s := (arrival_ns - time.monotonic_ns()) / 1e9) > 0:
+            if self._ctx is not None and self._ctx.stopping:
+                return False
+            time.sleep(min(wait_s, _SLICE_S))
+        return True

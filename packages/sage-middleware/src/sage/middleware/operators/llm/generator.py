@@ -44,8 +44,8 @@ class SageLLMGenerator(MapFunction[Any, Answer]):
     when that is set, else the extractive backend; the log says which.
 
     Raises:
-        ConfigError: when the pipeline is built: an unknown backend; from `setup`: a server that lists no model where none is
-            named, or an API key that cannot be sent.
+        ConfigError: when the pipeline is built: an unknown backend; from `setup`: a server that lists no model
+            where none is named, or an API key that cannot be sent.
         GenerationError: from `execute`: no answer.
 
     Example:

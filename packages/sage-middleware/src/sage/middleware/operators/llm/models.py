@@ -41,7 +41,8 @@ def choose_model(config: BackendConfig, base_url: str, shown_url: str, key: ApiK
         ConfigError: none is named, and the server does not answer within 10 s or lists none.
 
     Example:
-        >>> choose_model(BackendConfig(model_path="qwen"), "http://localhost/v1", "http://localhost/v1", ApiKey("", "-"))
+        >>> url = "http://localhost:8000/v1"
+        >>> choose_model(BackendConfig(model_path="qwen"), url, url, ApiKey("", "OPENAI_API_KEY"))
         'qwen'
     """
     if config.model_path is not None:
@@ -74,7 +75,10 @@ def _fetch(url: str, config: BackendConfig, key: ApiKey) -> bytes:
     end = time.monotonic() + limit_s
     content = bytearray()
     headers = {"accept-encoding": "identity", **key.headers()}
-    with httpx.Client(timeout=limit_s, follow_redirects=False) as client, client.stream("GET", url, headers=headers) as got:
+    with (
+        httpx.Client(timeout=limit_s, follow_redirects=False) as client,
+        client.stream("GET", url, headers=headers) as got,
+    ):
         if got.status_code != httpx.codes.OK:
             raise _NoModelError(f"HTTP {got.status_code}")
         for part in got.iter_bytes():
@@ -93,9 +97,7 @@ def _listed(content: bytes) -> list[str]:
         raise _NoModelError("the answer is not JSON") from None
     match answer:
         case {"data": [*entries]}:
-            found = [
-                entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-            ]
+            found = [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
         case _:
             raise _NoModelError("the answer is no list of models")
     if not any(found):

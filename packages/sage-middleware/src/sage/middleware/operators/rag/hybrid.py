@@ -58,8 +58,8 @@ class HybridRetriever(MapFunction[Any, RetrievedContext]):
     """Finds the passages for a question, by words (BM25) and by vectors, joined by reciprocal rank fusion.
 
     Takes a question: a string, or a mapping with `query` or `question` whose other fields travel along as metadata.
-    Gives a `RetrievedContext`. The documents are read and indexed in `setup`; each one that cannot be read is logged as a
-    warning with its name, counted as `documents_skipped` and listed in `knowledge_base.skipped`.
+    Gives a `RetrievedContext`. The documents are read and indexed in `setup`; each one that cannot be read is logged as
+    a warning with its name, counted as `documents_skipped` and listed in `knowledge_base.skipped`.
 
     Config:
         documents: a directory, or

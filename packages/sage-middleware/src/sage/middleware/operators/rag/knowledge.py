@@ -188,8 +188,8 @@ class KnowledgeBase:
         vectors = np.asarray(self.embedder.embed(texts), dtype=np.float32)
         if vectors.shape != (len(texts), self.embedder.dimension) or not np.isfinite(vectors).all():
             raise InvalidArgumentError(
-                f"the embedder {self.embedder.name!r} must give {len(texts)} x {self.embedder.dimension} finite numbers,"
-                f" got {vectors.shape}{'' if np.isfinite(vectors).all() else ' with others among them'}"
+                f"the embedder {self.embedder.name!r} must give {len(texts)} x {self.embedder.dimension} finite"
+                f" numbers, got {vectors.shape}{'' if np.isfinite(vectors).all() else ' with others among them'}"
             )
         with self._lock:
             self._changes += 1
