@@ -14,7 +14,16 @@ from typing import Any, Protocol
 import pytest
 
 TIMEOUT_S = 40
-_CLEARED = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "SAGE_SIMD")
+_CLEARED = (
+    "OPENAI_BASE_URL",
+    "OPENAI_API_KEY",
+    "OPENAI_MODEL",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "SAGE_SIMD",
+)
 _IMPORTS = """
 from __future__ import annotations
 import asyncio, sys, time

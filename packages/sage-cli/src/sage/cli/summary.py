@@ -73,6 +73,13 @@ def _totals(metrics: JobMetrics) -> Iterator[str]:
     if latency.count:
         p50, p99 = format_duration_ms(latency.p50_ms), format_duration_ms(latency.p99_ms)
         yield f"latency     P50 {p50}, P99 {p99}"
+    counted = [
+        f"{operator.operator} {name} {amount:,g}"
+        for operator in metrics.operators
+        for name, amount in operator.counters.items()
+    ]
+    if counted:
+        yield f"counted     {', '.join(counted)}"
 
 
 def operators_table(metrics: JobMetrics, console: Console) -> Table:

@@ -155,12 +155,12 @@ class AsyncTask(Task):
         while True:
             if self._blocked is not None:
                 await asyncio.shield(self._blocked)
-                continue
-            if self._pending or self._fetch():
+            elif self._pending or self._fetch():
                 return True
-            if self._blocked is not None:
+            elif self._is_blocked():
+                # _fetch has sent what there was, and it did not fit.
                 continue
-            if not self._open_inputs:
+            elif not self._open_inputs:
                 if self._in_flight == 0 and not self._finishing:
                     await self._finish()
                     return False
@@ -169,6 +169,9 @@ class AsyncTask(Task):
                 await self._follow()
             else:
                 await self._lead()
+
+    def _is_blocked(self) -> bool:
+        return self._blocked is not None
 
     async def _finish(self) -> None:
         """The stream has ended and nothing is in flight: emit what folds have kept, then end."""
