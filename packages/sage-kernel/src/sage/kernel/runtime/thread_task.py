@@ -226,11 +226,9 @@ class ThreadTask(Task):
 
     def _run_rows(self, rows: Iterator[Any], size: int | None) -> int:
         """Run rows of the source; ns that it took. `size` is how many there are, None where nobody knows."""
-        start = self._now()
         counters, chain, options = self.counters, self.chain, self.parts.source_options
         counters.batches += 1
         blocking, timed = bool(options.get("blocking", True)), self._timed
-        self._origin = start
         self._blocked_ns = 0
         code = chain.code(
             timed=timed,
@@ -238,6 +236,7 @@ class ThreadTask(Task):
             counted=size is None,
             flush_each=blocking and not self.is_sink,
         )
+        self._origin = start = self._now()
         count = chain.run_batch(rows, size or 0, code)
         end = self._now()
         counters.items_in += count
