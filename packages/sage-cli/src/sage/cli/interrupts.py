@@ -37,6 +37,7 @@ class Interrupts:
         self._grace_s = grace_s
         self._job: JobHandle | None = None
         self._times = 0
+        self._early = False
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -52,8 +53,11 @@ class Interrupts:
             signal.signal(number, handler)
 
     def watch(self, job: JobHandle) -> None:
-        """From now on signals go to this job."""
+        """From now on signals go to this job; one that came while it was being started counts as its first."""
         self._job = job
+        if self._early:
+            self._times = max(self._times, 1)
+            self._stop(job)
 
     @property
     def aborted(self) -> bool:
@@ -63,17 +67,25 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         code = ExitCode.TERMINATED if number == signal.SIGTERM else ExitCode.INTERRUPTED
         if self._job is None:
+            # Its sources may run already: an exception here would leave items under way behind. Who is in a hurry
+            # asks twice.
             self.exit_code = code
-            raise KeyboardInterrupt
+            if self._early:
+                raise KeyboardInterrupt
+            self._early = True
+            return
         self._times += 1
         self.exit_code = self.exit_code or code
         if self._times == 1:
-            self._job.stop()
-            self._terminal.say(
-                f"interrupted: finishing what is under way ({self._grace_s:g} s at most); Ctrl-C again aborts"
-            )
+            self._stop(self._job)
         elif self._times == 2:
             self._job.abort("interrupted twice")
             self._terminal.say("interrupted again: aborting; items under way are dropped")
         else:
             os._exit(self.exit_code)
+
+    def _stop(self, job: JobHandle) -> None:
+        job.stop()
+        self._terminal.say(
+            f"interrupted: finishing what is under way ({self._grace_s:g} s at most); Ctrl-C again aborts"
+        )

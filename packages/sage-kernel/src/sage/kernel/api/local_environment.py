@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -216,14 +217,13 @@ class LocalEnvironment:
         return self._compile(self.graph)
 
     def _compile(self, graph: LogicalGraph) -> ExecutionGraph:
-        node = local_node()
         check_names(self.config.parallelism, (known.name for known in self.graph.transformations), "parallelism")
         given = {name: count for name, count in self.config.parallelism.items() if name in graph}
         options = CompileOptions(
             parallelism=given,
             fusion=self.config.fusion,
             queue_capacity=self.config.queue_capacity,
-            node=NodeCapacity(name=node.name, cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes),
+            node=_node_for(graph),
         )
         return compile_graph(graph, options)
 
@@ -293,3 +293,12 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
         raise PipelineError(f"config key {section!r} is no section, got {inner!r}: {key!r} cannot be set {where}")
     config[section] = dict(inner)
     _put(config[section], rest, value, where)
+
+
+def _node_for(graph: LogicalGraph) -> NodeCapacity:
+    """This machine; what it has is looked up only when an operator asks for some of it."""
+    needs = (operator.contract.resources for operator in graph.transformations)
+    if not any(need.cpu or need.gpu or need.memory_bytes for need in needs):
+        return NodeCapacity(name=socket.gethostname())
+    node = local_node()
+    return NodeCapacity(name=node.name, cpus=node.cpus, gpus=node.gpus, memory_bytes=node.memory_bytes)
