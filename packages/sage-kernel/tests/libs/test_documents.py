@@ -173,6 +173,7 @@ def test_a_directory_without_documents_is_refused(tmp_path: Path) -> None:
         ("1 < 2 and <b>bold</b> text", "1 < 2 and bold text", None),
         ("<svg><title>no</title></svg><title>yes</title>t", "t", "yes"),
         ("x &lt;tag&gt; &#228;", "x <tag> ä", None),
+        ("a<![>b<![CDATA[c]]>d", "abd", None),
     ],
 )
 def test_html_to_text(markup: str, text: str, title: str | None) -> None:

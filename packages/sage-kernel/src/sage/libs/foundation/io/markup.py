@@ -32,6 +32,11 @@ class _TextOfHTML(HTMLParser):
         self._in_title = False
         self._pre_depth = 0
 
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """`<![...>` ends at the next '>', as in browsers; the base class raises for what it does not know."""
+        end = self.rawdata.find(">", i + 3)
+        return end + 1 if end >= 0 else -1
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._skip is not None:
             self._skip_depth += tag == self._skip
