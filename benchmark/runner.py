@@ -109,6 +109,10 @@ def format_tables(results: list[dict[str, Any]]) -> tuple[str, bool]:
         times = [result["seconds"] for result in results if (result["workload"], result["name"]) == (workload, name)]
         shown = ("over_ideal", "hop_p50_us", "hop_p99_us", "rss_first_third_mb", "rss_last_third_mb")
         more = ", ".join(f"{key} {figures[key]:.3f}" for key in shown if key in figures)
+        if workload == "skew":
+            more = next(
+                result["notes"] for result in results if (result["workload"], result["name"]) == (workload, name)
+            )
         lines.append(
             f"| {workload} | {name} | {figures['items_per_second']:,.0f} | {figures['seconds']:.3f} "
             f"({min(times):.3f} - {max(times):.3f}) | {figures['peak_rss_mb']:.0f} | {more} |"

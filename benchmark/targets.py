@@ -34,12 +34,17 @@ RUNS: tuple[Run, ...] = (
     Run("bare", "keyed"),
     Run("bytewax", "keyed"),
     Run("bytewax", "keyed", "batched"),
+    Run("sage", "keyed", "ordered"),
+    Run("sage", "keyed", "replicas"),
+    Run("sage", "keyed", "replicas-ordered"),
     Run("sage", "llm_async"),
+    Run("sage", "llm_async", "ordered"),
     Run("bare", "llm_async"),
     Run("bytewax", "llm_async", "batched"),
     Run("haystack", "llm_async"),
     Run("langchain", "llm_async"),
     Run("sage", "llm_threads"),
+    Run("sage", "llm_threads", "ordered"),
     Run("bare", "llm_threads"),
     Run("bytewax", "llm_threads", "batched"),
     Run("haystack", "llm_threads"),
@@ -54,6 +59,19 @@ RUNS: tuple[Run, ...] = (
     Run("bare", "hop"),
     Run("sage", "slow_sink"),
     Run("bytewax", "slow_sink"),
+    Run("sage", "compute"),
+    Run("sage", "compute", "two"),
+    Run("bare", "compute"),
+    Run("futures", "compute"),
+    Run("futures", "compute", "two"),
+    Run("sage", "process_dicts"),
+    Run("queues", "process_dicts"),
+    Run("futures", "process_dicts"),
+    Run("sage", "process_hop"),
+    Run("queues", "process_hop"),
+    Run("sage", "process_arrays"),
+    Run("queues", "process_arrays"),
+    Run("futures", "process_arrays"),
 )
 
 Medians = Mapping[tuple[str, str], Mapping[str, float]]
@@ -84,8 +102,8 @@ class Target:
         return ratio >= self.bound if self.at_least else ratio <= self.bound
 
 
-def _rate(peer: str, workload: str) -> Callable[[Medians], float]:
-    return lambda medians: medians[workload, "sage"]["items_per_second"] / medians[workload, peer]["items_per_second"]
+def _rate(peer: str, workload: str, who: str = "sage") -> Callable[[Medians], float]:
+    return lambda medians: medians[workload, who]["items_per_second"] / medians[workload, peer]["items_per_second"]
 
 
 def _best_rate(workload: str, *peers: str) -> Callable[[Medians], float]:
@@ -122,4 +140,20 @@ TARGETS: tuple[Target, ...] = (
         1.02,
         at_least=False,
     ),
+    Target("join", "rate / bytewax", _rate("bytewax", "join"), 2.0),
+    Target("keyed", "rate with ordered() / without", _rate("sage", "keyed", "sage-ordered"), 0.9),
+    Target("llm_async", "rate with ordered() / without", _rate("sage", "llm_async", "sage-ordered"), 0.9),
+    Target("llm_threads", "rate with ordered() / without", _rate("sage", "llm_threads", "sage-ordered"), 0.9),
+    Target("compute", "rate of 1 process / bare loop", _rate("bare", "compute"), 0.98),
+    Target("compute", "rate of 2 processes / bare loop", _rate("bare", "compute", "sage-two"), 1.9),
+    Target("process_dicts", "rate / multiprocessing.Queue", _rate("queues", "process_dicts"), 5.0),
+    Target("process_dicts", "rate / futures with chunks", _rate("futures", "process_dicts"), 1.0),
+    Target(
+        "process_hop",
+        "P50 per hop / multiprocessing.Queue",
+        _figure("process_hop", "hop_p50_us", "queues"),
+        0.8,
+        at_least=False,
+    ),
+    Target("process_arrays", "rate / multiprocessing.Queue", _rate("queues", "process_arrays"), 2.0),
 )

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from time import perf_counter
 
+import process_workloads
 import workloads
 from contract import Options, Outcome, RssSampler, Workload, llm_outcome, run_peer
 
@@ -151,7 +152,18 @@ def slow_sink(options: Options) -> Outcome:
     return Outcome(sink.taken, seconds, sink.taken, notes, sampler.thirds())
 
 
+def compute(options: Options) -> Outcome:
+    """One loop, in this very process."""
+    texts = process_workloads.compute_texts(options.items)
+    call = process_workloads.compute
+    start = perf_counter()
+    outputs = [call(text) for text in texts]
+    seconds = perf_counter() - start
+    return Outcome(options.items, seconds, process_workloads.check_compute(outputs, texts))
+
+
 WORKLOADS = {
+    "compute": Workload(compute, process_workloads.COMPUTE_ITEMS),
     "noop": Workload(noop, workloads.NOOP_ITEMS),
     "keyed": Workload(keyed, workloads.KEYED_ITEMS),
     "llm_async": Workload(llm_async, workloads.LLM_ITEMS),

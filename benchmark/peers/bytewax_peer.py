@@ -150,6 +150,26 @@ def keyed(options: Options) -> Outcome:
     return Outcome(options.items, seconds, workloads.check_keyed(outputs, pairs), f"batches of {size}")
 
 
+def join(options: Options) -> Outcome:
+    """`join` of all values with all; bytewax emits what a key has at the end."""
+    size = options.batch_size or KEYED_BATCH_SIZE
+    sides = workloads.join_sides(options.items)
+    outputs: list[tuple[workloads.Pair, workloads.Pair]] = []
+
+    def write(items: list[tuple[str, tuple[workloads.Pair, workloads.Pair]]]) -> None:
+        outputs.extend([pair for _, pair in items])
+
+    flow = Dataflow("join")
+    streams = [
+        op.key_on(f"key_of_{name}", op.input(name, flow, _Source(side, size)), workloads.key_of)
+        for name, side in zip(("left", "right"), sides, strict=True)
+    ]
+    joined = op.join("join", *streams, insert_mode="product", emit_mode="final")
+    op.output("collect", joined, _Sink(write))
+    seconds = _run(flow)
+    return Outcome(options.items * 2, seconds, workloads.check_join(outputs, *sides), f"batches of {size}")
+
+
 def _run_stage(call_all: Callable[[list[int]], Iterable[int]], options: Options) -> tuple[list[int], float]:
     """Run a waiting step over batches of `in_flight`, made by `collect` (plain) or the source (batched)."""
     outputs: list[int] = []
@@ -253,6 +273,7 @@ def slow_sink(options: Options) -> Outcome:
 WORKLOADS = {
     "noop": Workload(noop, workloads.NOOP_ITEMS, (PLAIN, BATCHED)),
     "keyed": Workload(keyed, workloads.KEYED_ITEMS, (PLAIN, BATCHED)),
+    "join": Workload(join, workloads.JOIN_ITEMS),
     "llm_async": Workload(llm_async, workloads.LLM_ITEMS, (PLAIN, BATCHED)),
     "llm_threads": Workload(llm_threads, workloads.LLM_ITEMS, (PLAIN, BATCHED, WORKERS)),
     "async_zero": Workload(async_zero, workloads.ASYNC_ZERO_ITEMS, (PLAIN, BATCHED)),

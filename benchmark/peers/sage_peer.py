@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import process_workloads as work
 import workloads
 from contract import Options, Outcome, RssSampler, Workload, llm_outcome, run_peer
 
-from sage.kernel.api import Contract, LocalEnvironment, Resources, SinkFunction
+from sage.kernel.api import Contract, Execution, LocalEnvironment, Resources, SinkFunction
 
 
 class Gather(SinkFunction[Any]):
@@ -55,26 +56,74 @@ def noop(options: Options) -> Outcome:
 
 
 def keyed(options: Options) -> Outcome:
-    """A running count per key; variant `replicas` spreads the keys over four replicas."""
+    """A running count per key; variants `replicas` spread the keys over four replicas, variants `ordered` take the
+    counts in the order of the pairs.
+    """
     pairs = workloads.keyed_pairs(options.items)
     env = LocalEnvironment("keyed")
-    gather = Gather()
+    counts: list[workloads.Pair] = []
+    ordered = options.variant in ("ordered", "replicas-ordered")
     stream = env.from_collection(pairs).key_by(workloads.key_of)
-    stream.aggregate(0, workloads.count_up, parallelism=4 if options.variant == "replicas" else 1).sink(gather)
+    counted = stream.count(parallelism=4 if options.variant.startswith("replicas") else 1)
+    counted.sink(counts.append, ordered=ordered)
     seconds = _timed(env)
-    return Outcome(options.items, seconds, workloads.check_keyed(gather.items, pairs))
+    if ordered:
+        workloads.check_in_order([key for key, _ in counts], [key for key, _ in pairs])
+    return Outcome(options.items, seconds, workloads.check_keyed(counts, pairs))
+
+
+def join(options: Options) -> Outcome:
+    """An inner join of all pairs with all that have the same key."""
+    left, right = workloads.join_sides(options.items)
+    env = LocalEnvironment("join")
+    outputs: list[tuple[workloads.Pair, workloads.Pair]] = []
+    one = env.from_collection(left, name="left").key_by(workloads.key_of)
+    one.join(env.from_collection(right, name="right").key_by(workloads.key_of)).sink(outputs.append)
+    seconds = _timed(env)
+    return Outcome(options.items * 2, seconds, workloads.check_join(outputs, left, right))
+
+
+def skew(options: Options) -> Outcome:
+    """A call that waits, on four replicas by key; variant `uniform` has keys that are equally frequent."""
+    exponent = 0.0 if options.variant == "uniform" else workloads.SKEW_EXPONENT
+    pairs = workloads.skew_pairs(options.items, exponent)
+    env = LocalEnvironment("skew")
+    outputs: list[workloads.Pair] = []
+
+    def wait(pair: workloads.Pair) -> workloads.Pair:
+        time.sleep(workloads.SKEW_DELAY_SECONDS)
+        return pair
+
+    keyed_pairs = env.from_collection(pairs).key_by(workloads.key_of)
+    keyed_pairs.map(wait, name="wait", parallelism=workloads.SKEW_REPLICAS).sink(outputs.append)
+    start = time.perf_counter()
+    job = env.submit()
+    seconds = time.perf_counter() - start
+    hot = next(each.hot_key for each in job.metrics().operators if each.operator == "wait")
+    if sorted(outputs) != sorted(pairs):
+        raise workloads.WrongResultError("skew must bring each pair through once")
+    if (hot is None) != (options.variant == "uniform"):
+        raise workloads.WrongResultError(f"the metrics name {hot} as the hot key")
+    notes = "no hot key" if hot is None else f"hot key {hot.key} with {hot.share:.0%} of the items"
+    return Outcome(options.items, seconds, len(outputs), notes)
 
 
 def _llm(call: Callable[..., Any], options: Options, **arguments: Any) -> tuple[list[Any], float]:
     env = LocalEnvironment("llm")
     gather = Gather()
-    env.from_collection(range(options.items)).map(call, name="call", **arguments).sink(gather, parallelism=1)
+    ordered = options.variant == "ordered"
+    answers = env.from_collection(range(options.items)).map(call, name="call", **arguments)
+    answers.sink(gather, parallelism=1, ordered=ordered)
     seconds = _timed(env)
+    if ordered:
+        workloads.check_in_order(gather.items, [workloads.answer_of(item) for item in range(options.items)])
     return gather.items, seconds
 
 
 def llm_async(options: Options) -> Outcome:
-    """One replica of a coroutine operator with as many items in flight as allowed."""
+    """One replica of a coroutine operator with as many items in flight as allowed; variant `ordered` takes the
+    answers in the order of the items, as it does in `llm_threads`.
+    """
     model = workloads.SimulatedModel()
     contract = Contract(resources=Resources(concurrency=options.in_flight))
     outputs, seconds = _llm(model.acall, options, contract=contract)
@@ -139,11 +188,78 @@ def slow_sink(options: Options) -> Outcome:
     return Outcome(sink.taken, seconds, sink.taken, notes, sampler.thirds())
 
 
+PROCESS = Contract(execution=Execution.PROCESS)
+
+
+def _through_processes(
+    call: Callable[..., Any], items: list[Any], keep: Callable[[Any], Any], **arguments: Any
+) -> tuple[list[Any], float]:
+    """Through processes that an earlier job has started."""
+    for given in (items[:8], items):
+        env = LocalEnvironment("processes")
+        outputs: list[Any] = []
+
+        def take(output: Any, outputs: list[Any] = outputs) -> None:
+            outputs.append(keep(output))
+
+        env.from_collection(given).map(call, name="call", contract=PROCESS, **arguments).sink(take, parallelism=1)
+        seconds = _timed(env)
+    return outputs, seconds
+
+
+def compute(options: Options) -> Outcome:
+    """One process; variant `two` has two replicas."""
+    texts = work.compute_texts(options.items)
+    replicas = 2 if options.variant == "two" else 1
+    outputs, seconds = _through_processes(work.compute, texts, work.pass_on, parallelism=replicas)
+    return Outcome(options.items, seconds, work.check_compute(outputs, texts))
+
+
+def process_dicts(options: Options) -> Outcome:
+    """1 KB dicts through one process stage."""
+    items = work.dicts_of_1_kb(options.items)
+    outputs, seconds = _through_processes(work.pass_on, items, work.pass_on)
+    return Outcome(options.items, seconds, work.check_dicts(outputs, items))
+
+
+def process_arrays(options: Options) -> Outcome:
+    """1 MiB arrays through one process stage."""
+    items = work.arrays_of_1_mb(options.items)
+    outputs, seconds = _through_processes(work.pass_on, items, work.digest)
+    return Outcome(options.items, seconds, work.check_arrays(outputs, items))
+
+
+def process_hop(options: Options) -> Outcome:
+    """Four unfused process stages; the source sends the next item when the sink has the last one."""
+    env = LocalEnvironment("hop", {"fusion": False})
+    arrived: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    outputs: list[list[int]] = []
+
+    def source() -> Iterator[list[int]]:
+        for _ in range(options.items):
+            yield workloads.stamp([])
+            outputs.append(arrived.get())
+
+    stream = env.from_source(source)
+    for number in range(1, workloads.HOP_STAGES + 1):
+        stream = stream.map(workloads.stamp, name=f"stage-{number}", contract=PROCESS)
+    stream.sink(arrived.put)
+    seconds = _timed(env)
+    notes = f"{workloads.HOP_STAGES} process stages, one item in flight; a hop is stamp to stamp"
+    return Outcome(options.items, seconds, len(outputs), notes, workloads.hop_latencies_us(outputs))
+
+
 WORKLOADS = {
+    "compute": Workload(compute, work.COMPUTE_ITEMS, ("plain", "two")),
+    "process_dicts": Workload(process_dicts, work.DICT_ITEMS),
+    "process_arrays": Workload(process_arrays, work.ARRAY_ITEMS),
+    "process_hop": Workload(process_hop, work.HOP_ITEMS),
     "noop": Workload(noop, workloads.NOOP_ITEMS, ("plain", "unfused")),
-    "keyed": Workload(keyed, workloads.KEYED_ITEMS, ("plain", "replicas")),
-    "llm_async": Workload(llm_async, workloads.LLM_ITEMS),
-    "llm_threads": Workload(llm_threads, workloads.LLM_ITEMS),
+    "keyed": Workload(keyed, workloads.KEYED_ITEMS, ("plain", "replicas", "ordered", "replicas-ordered")),
+    "join": Workload(join, workloads.JOIN_ITEMS),
+    "skew": Workload(skew, workloads.SKEW_ITEMS, ("plain", "uniform")),
+    "llm_async": Workload(llm_async, workloads.LLM_ITEMS, ("plain", "ordered")),
+    "llm_threads": Workload(llm_threads, workloads.LLM_ITEMS, ("plain", "ordered")),
     "async_zero": Workload(async_zero, workloads.ASYNC_ZERO_ITEMS),
     "hop": Workload(hop, workloads.HOP_ITEMS),
     "slow_sink": Workload(slow_sink, workloads.SLOW_SINK_ITEMS),

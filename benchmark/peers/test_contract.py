@@ -34,6 +34,7 @@ def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess
         lambda w: w.check_keyed([("a", 1)], [("a", 0), ("a", 1)]),
         lambda w: w.check_keyed([("a", 2), ("a", 1)], [("a", 0), ("a", 1)]),
         lambda w: w.check_keyed([("b", 1)], [("a", 0)]),
+        lambda w: w.check_in_order([2, 1], [1, 2]),
         lambda w: w.check_async_zero([0, 0], 2),
         lambda w: w.check_async_zero([0], 2),
         lambda w: w.SimulatedModel().check([1, 3, 3], 3, 64),

@@ -19,6 +19,13 @@ NOOP_ITEMS = 1_000_000
 KEYED_ITEMS = 1_000_000
 KEYED_KEYS = 1_000
 KEYED_SEED = 20_240_607
+JOIN_ITEMS = 500_000
+JOIN_KEYS = 50_000
+SKEW_ITEMS = 8_000
+SKEW_KEYS = 1_000
+SKEW_EXPONENT = 1.1
+SKEW_REPLICAS = 4
+SKEW_DELAY_SECONDS = 0.0005
 LLM_ITEMS = 512
 LLM_DELAY_SECONDS = 0.1
 LLM_IN_FLIGHT = 64
@@ -141,6 +148,67 @@ def check_keyed(outputs: Sequence[Pair], pairs: Sequence[Pair]) -> int:
     return len(outputs)
 
 
+# JOIN: each pair of one side with each of the other side that has the same key
+
+
+def join_sides(items: int, keys: int = JOIN_KEYS) -> tuple[list[Pair], list[Pair]]:
+    """Return two lists of `items` (key, number) pairs, with the same keys in another order.
+
+    >>> [len(side) for side in join_sides(4, keys=2)]
+    [4, 4]
+    """
+    names = [f"key-{number:06d}" for number in range(keys)]
+    left, right = (
+        [(names[number % keys], number) for number in random.Random(seed).sample(range(items), items)]
+        for seed in (KEYED_SEED, KEYED_SEED + 1)
+    )
+    return left, right
+
+
+def check_join(outputs: Sequence[tuple[Pair, Pair]], left: Sequence[Pair], right: Sequence[Pair]) -> int:
+    """Return how many pairs of pairs came out, if they are all there are: their number and the sum of the products
+    of their numbers are right.
+
+    Raises:
+        WrongResultError: Pairs are missing, doubled or wrong.
+
+    >>> check_join([(("a", 2), ("a", 3))], [("a", 2), ("b", 5)], [("a", 3)])
+    1
+    """
+    sums: list[dict[str, tuple[int, int]]] = []
+    for side in (left, right):
+        by_key: dict[str, tuple[int, int]] = {}
+        for key, number in side:
+            count, total = by_key.get(key, (0, 0))
+            by_key[key] = count + 1, total + number
+        sums.append(by_key)
+    both = sums[0].keys() & sums[1].keys()
+    expected = sum(sums[0][key][0] * sums[1][key][0] for key in both)
+    product = sum(sums[0][key][1] * sums[1][key][1] for key in both)
+    if len(outputs) != expected:
+        raise WrongResultError(f"join must emit {expected} pairs, got {len(outputs)}")
+    if sum(one[1] * other[1] for one, other in outputs) != product:
+        raise WrongResultError("join has put wrong pairs together")
+    if any(one[0] != other[0] for one, other in outputs):
+        raise WrongResultError("join has put different keys together")
+    return len(outputs)
+
+
+# SKEW: keys of which a few make most of the items, over several replicas
+
+
+def skew_pairs(items: int, exponent: float, keys: int = SKEW_KEYS) -> list[Pair]:
+    """Return (key, number) pairs whose keys follow Zipf's law with this exponent; 0 makes all equally frequent.
+
+    >>> [key for key, _ in skew_pairs(3, 0.0, keys=1)]
+    ['key-0000', 'key-0000', 'key-0000']
+    """
+    names = [f"key-{number:04d}" for number in range(keys)]
+    weights = [1.0 / (rank + 1) ** exponent for rank in range(keys)]
+    drawn = random.Random(KEYED_SEED).choices(names, weights, k=items)
+    return list(zip(drawn, range(items), strict=True))
+
+
 # LLM-LIKE: a call that waits as long as a model server would, and returns an answer
 
 
@@ -234,6 +302,18 @@ def check_async_zero(outputs: Iterable[int], items: int) -> int:
     2
     """
     return _check_each_once(outputs, list(range(items)))
+
+
+def check_in_order(outputs: Sequence[object], expected: Sequence[object]) -> None:
+    """Check that the outputs came in the order of their items.
+
+    Raises:
+        WrongResultError: They did not, or there are more or fewer.
+
+    >>> check_in_order([1, 3], [1, 3])
+    """
+    if list(outputs) != list(expected):
+        raise WrongResultError(f"{len(expected)} outputs must come in the order of their items, got {len(outputs)}")
 
 
 def _check_each_once(outputs: Iterable[int], expected: list[int]) -> int:

@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     from executions import ExecutionKind
 
 
-@pytest.fixture(params=["thread", "async"])
+@pytest.fixture(params=["thread", "async", "process"])
 def execution(request: pytest.FixtureRequest) -> ExecutionKind:
-    """The execution kind that a semantic test runs on; processes and Ray join here."""
+    """The execution kind that a semantic test runs on; Ray joins here."""
+    from executions import KINDS
+
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=["thread", "async"])
+def execution_here(request: pytest.FixtureRequest) -> ExecutionKind:
+    """The kinds whose operators share the memory of the test, for tests that look at what their operators keep."""
     from executions import KINDS
 
     return KINDS[request.param]

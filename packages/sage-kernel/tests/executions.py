@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sage.kernel.api import Contract, ErrorPolicy, Execution, IOSpec, Resources
@@ -21,10 +22,17 @@ class ExecutionKind:
     Attributes:
         name: of the kind.
         execution: what plans say for its operators.
+        shared: folder in which operators keep what all replicas have in common, where these are in several processes.
     """
 
     name: str
     execution: Execution
+    shared: Path | None = None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether operators of this kind are coroutine functions."""
+        return self.execution is Execution.ASYNC
 
     def operator(self, function: Callable[[Any], Any], sleep_s: float = 0.0) -> Callable[[Any], Any]:
         """`function` as an operator of this kind; it waits `sleep_s` before it answers."""
@@ -57,10 +65,11 @@ class ExecutionKind:
         io = IOSpec(queue_capacity=queue_capacity, errors=errors or ErrorPolicy(), timeout_s=timeout_s)
         if self.execution is Execution.ASYNC:
             return Contract(execution=Execution.ASYNC, resources=Resources(concurrency=concurrency), io=io)
-        return Contract(io=io)
+        return Contract(execution=self.execution, io=io)
 
 
 KINDS = {
     "thread": ExecutionKind("thread", Execution.THREAD),
     "async": ExecutionKind("async", Execution.ASYNC),
+    "process": ExecutionKind("process", Execution.PROCESS),
 }

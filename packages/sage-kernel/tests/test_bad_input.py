@@ -186,7 +186,7 @@ def test_what_flatmap_cannot_use(execution: ExecutionKind, tmp_path: Path, outpu
     assert message in letter.error
 
 
-def test_flatmap_outputs_are_passed_on_all_or_none(execution: ExecutionKind, tmp_path: Path) -> None:
+def test_flatmap_outputs_are_passed_on_all_or_none(execution_here: ExecutionKind, tmp_path: Path) -> None:
     attempts: list[int] = []
 
     def torn(number: int) -> Iterator[int]:
@@ -198,14 +198,14 @@ def test_flatmap_outputs_are_passed_on_all_or_none(execution: ExecutionKind, tmp
 
     env = environment(tmp_path)
     errors = ErrorPolicy(retries=1, delay_s=0)
-    if execution.name == "thread":
+    if not execution_here.is_async:
         function: Any = torn
     else:
 
         async def function(number: int) -> list[int]:
             return list(torn(number))
 
-    out = env.from_collection([7]).flatmap(function, contract=execution.contract(errors=errors)).collect()
+    out = env.from_collection([7]).flatmap(function, contract=execution_here.contract(errors=errors)).collect()
     assert out == [7, 7]
 
 

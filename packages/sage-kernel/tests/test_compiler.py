@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as abc
+import threading
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NewType, Optional, Protocol, TypedDict, TypeVar, Union
@@ -124,7 +125,8 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 
 def test_passes_run_in_their_order() -> None:
     assert [compiler_pass.__name__ for compiler_pass in PASSES] == [
-        "validate", "check_types", "choose_parallelism", "choose_execution", "fuse", "replicate", "wire", "place"
+        "check_loops", "validate", "check_types", "choose_parallelism", "choose_execution", "coarsen", "plan_order",
+        "fuse", "replicate", "wire", "place",
     ]  # fmt: skip
 
 
@@ -159,16 +161,56 @@ def test_execution_follows_the_code_and_the_contract() -> None:
     assert (by_head["asked"].execution, by_head["asked"].concurrency) == (Execution.ASYNC, 3)
 
 
-def test_cpu_bound_work_on_threads_is_noted() -> None:
+def test_cpu_bound_work_goes_to_processes_where_it_can() -> None:
+    class Locked(MapFunction[int, int]):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def execute(self, item: int) -> int:
+            return item
+
     env = LocalEnvironment("p")
-    env.from_collection([1]).map(len, contract=Contract(cpu_bound=True), name="heavy").sink(len)
-    assert "shares one interpreter lock" in notes(compiled(env), "execution")
+    heavy = Contract(cpu_bound=True)
+    stream = (
+        env.from_collection([1]).map(len, contract=heavy, name="heavy").map(Locked(), contract=heavy, name="locked")
+    )
+    stream.map(later, contract=heavy, name="later").sink(len, contract=heavy, name="end")
+    plan = compiled(env)
+    assert {task.chain[0]: task.execution for task in plan.tasks if task.chain[0] != "collection"} == {
+        "heavy": Execution.PROCESS,
+        "locked": Execution.THREAD,
+        "later": Execution.ASYNC,
+        "end": Execution.THREAD,
+    }
+    said = notes(plan, "execution")
+    assert "process: it is cpu_bound: pure-Python work shares no interpreter lock there" in said
+    assert "it cannot be sent to a process, cannot pickle 'lock' at .lock of Locked" in said
+    assert "holds up the event loop" in said
+    assert "what a sink keeps belongs to this process" in said
+
+
+def test_a_source_does_not_run_in_a_process() -> None:
+    env = LocalEnvironment("p")
+    env.from_source(lambda: [1], contract=Contract(execution=Execution.PROCESS), name="it").sink(len)
+    with pytest.raises(PipelineError, match=rf"source runs on a thread, execution PROCESS.*{HERE}:\d+"):
+        compiled(env)
+
+
+def test_neighbours_in_processes_share_one() -> None:
+    env = LocalEnvironment("p")
+    asked = Contract(execution=Execution.PROCESS)
+    stream = (
+        env.from_collection([1], name="in").map(len, contract=asked, name="a").filter(len, contract=asked, name="b")
+    )
+    stream.map(len, name="c").sink(len, name="out")
+    assert chains(compiled(env)) == {("in",), ("a", "b"), ("c", "out")}
 
 
 @pytest.mark.parametrize(
     ("contract", "function", "message"),
     [
-        (Contract(execution=Execution.PROCESS), len, "execution PROCESS is not available"),
+        (Contract(execution=Execution.PROCESS), later, "a coroutine function cannot run in a process"),
         (Contract(execution=Execution.THREAD), later, "a coroutine function cannot run on a thread"),
     ],
 )

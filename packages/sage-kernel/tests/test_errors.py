@@ -33,7 +33,7 @@ from sage.kernel.api import (
 @pytest.mark.parametrize("retries", [0, 1, 3])
 @pytest.mark.parametrize("position", ["first", "behind"])
 def test_retries_are_counted_and_end_in_a_dead_letter(
-    execution: ExecutionKind, tmp_path: Path, retries: int, position: str
+    execution_here: ExecutionKind, tmp_path: Path, retries: int, position: str
 ) -> None:
     calls: list[int] = []
 
@@ -45,10 +45,12 @@ def test_retries_are_counted_and_end_in_a_dead_letter(
 
     env = environment(tmp_path)
     stream = env.from_collection([1, 2, 3])
-    contract = execution.contract(errors=ErrorPolicy(retries=retries, delay_s=0.001))
+    contract = execution_here.contract(errors=ErrorPolicy(retries=retries, delay_s=0.001))
     if position == "behind":
-        stream = stream.map(execution.operator(lambda n: n, -1), contract=execution.contract())
-    got = stream.map(execution.operator(refuse, -1), contract=contract, name="refuse").collect(allow_dead_letters=True)
+        stream = stream.map(execution_here.operator(lambda n: n, -1), contract=execution_here.contract())
+    got = stream.map(execution_here.operator(refuse, -1), contract=contract, name="refuse").collect(
+        allow_dead_letters=True
+    )
     assert sorted(got) == [1, 3]
     assert len(calls) == retries + 1
     (letter,) = letters(tmp_path)
@@ -60,7 +62,7 @@ def test_retries_are_counted_and_end_in_a_dead_letter(
 
 
 @pytest.mark.parametrize(("backoff", "pauses"), [(Backoff.FIXED, [0.05] * 3), (Backoff.EXPONENTIAL, [0.05, 0.1, 0.12])])
-def test_backoff(execution: ExecutionKind, tmp_path: Path, backoff: Backoff, pauses: list[float]) -> None:
+def test_backoff(execution_here: ExecutionKind, tmp_path: Path, backoff: Backoff, pauses: list[float]) -> None:
     times: list[float] = []
 
     def refuse(number: int) -> int:
@@ -69,9 +71,9 @@ def test_backoff(execution: ExecutionKind, tmp_path: Path, backoff: Backoff, pau
 
     policy = ErrorPolicy(retries=3, backoff=backoff, delay_s=0.05, delay_s_max=0.12, jitter=0)
     env = environment(tmp_path)
-    env.from_collection([1]).map(execution.operator(refuse, -1), contract=execution.contract(errors=policy)).collect(
-        allow_dead_letters=True
-    )
+    env.from_collection([1]).map(
+        execution_here.operator(refuse, -1), contract=execution_here.contract(errors=policy)
+    ).collect(allow_dead_letters=True)
     waited = [after - before for before, after in itertools.pairwise(times)]
     assert len(waited) == 3
     for pause, real in zip(pauses, waited, strict=True):
@@ -258,7 +260,7 @@ class AsyncFragile(Fragile):
 @pytest.mark.parametrize("where", ["setup", "teardown"])
 def test_setup_and_teardown_that_raise_fail_the_job(execution: ExecutionKind, tmp_path: Path, where: str) -> None:
     Fragile.log = []
-    function = Fragile if execution.name == "thread" else AsyncFragile
+    function = Fragile if not execution.is_async else AsyncFragile
     env = environment(tmp_path)
     env.from_collection([1]).map(function, {"name": "one"}).map(
         function, {"name": "two", "raises": [where]}, name="two"
@@ -271,14 +273,14 @@ def test_setup_and_teardown_that_raise_fail_the_job(execution: ExecutionKind, tm
 
 
 def test_the_first_error_is_the_reason_also_when_teardown_raises_as_well(
-    execution: ExecutionKind, tmp_path: Path
+    execution_here: ExecutionKind, tmp_path: Path
 ) -> None:
     Fragile.log = []
-    function = Fragile if execution.name == "thread" else AsyncFragile
+    function = Fragile if not execution_here.is_async else AsyncFragile
     env = environment(tmp_path)
     errors = ErrorPolicy(on_error=OnError.FAIL)
     env.from_collection([1]).map(
-        function, {"raises": ["execute", "teardown"]}, contract=execution.contract(errors=errors), name="both"
+        function, {"raises": ["execute", "teardown"]}, contract=execution_here.contract(errors=errors), name="both"
     ).sink(lambda _: None)
     with pytest.raises(JobFailedError, match="no execute"):
         env.submit()
@@ -344,7 +346,7 @@ def test_a_constructor_that_raises(tmp_path: Path) -> None:
 # -- operators that do not return --------------------------------------------------------------------------------------
 
 
-def test_watchdog_shows_where_it_hangs(execution: ExecutionKind, tmp_path: Path) -> None:
+def test_watchdog_shows_where_it_hangs(execution_here: ExecutionKind, tmp_path: Path) -> None:
     env = environment(tmp_path, watchdog_s=0.4, abort_grace_s=0.5)
     release = threading.Event()
 
@@ -353,7 +355,7 @@ def test_watchdog_shows_where_it_hangs(execution: ExecutionKind, tmp_path: Path)
             release.wait(20)
         return number
 
-    if execution.name == "thread":
+    if not execution_here.is_async:
         function: Any = hangs_here
     else:
 
@@ -362,7 +364,7 @@ def test_watchdog_shows_where_it_hangs(execution: ExecutionKind, tmp_path: Path)
                 await asyncio.sleep(0.05)
             return number
 
-    env.from_collection(range(10)).map(function, contract=execution.contract(concurrency=1), name="hangs").sink(
+    env.from_collection(range(10)).map(function, contract=execution_here.contract(concurrency=1), name="hangs").sink(
         lambda _: None
     )
     job = env.submit(wait=False)
@@ -374,7 +376,7 @@ def test_watchdog_shows_where_it_hangs(execution: ExecutionKind, tmp_path: Path)
         release.set()
     assert time.monotonic() - begun < 4
     assert "hangs" in str(caught.value)
-    if execution.name == "thread":
+    if not execution_here.is_async:
         assert "release.wait(20)" in str(caught.value)
         assert "given up" in str(caught.value)
     assert all(worker.join(3) for worker in job._workers.values())

@@ -77,7 +77,7 @@ def test_items_of_a_key_stay_in_order(
 
 
 def _waiting(execution: ExecutionKind) -> Callable[[Any], Any]:
-    if execution.name == "thread":
+    if not execution.is_async:
 
         def blocking(item: Any) -> Any:
             if random.random() < 0.1:
@@ -157,7 +157,7 @@ class AsyncCounting(Counting):
 def test_keyed_state(execution: ExecutionKind, tmp_path: Path, parallelism: int) -> None:
     keys = [None, 0, "", "x", (1, 2), -5, 2.5, b""]
     env = environment(tmp_path)
-    counting = Counting if execution.name == "thread" else AsyncCounting
+    counting = Counting if not execution.is_async else AsyncCounting
     outputs = (
         env.from_collection([keys[number % len(keys)] for number in range(400)])
         .key_by(lambda key: key)
@@ -296,7 +296,7 @@ def test_abort_while_the_last_outputs_wait_for_room(execution: ExecutionKind, tm
     def last_gives(number: int) -> list[int]:
         return [number] * 5 if number == inputs - 1 else []
 
-    if execution.name == "thread":
+    if not execution.is_async:
         function: Any = last_gives
     else:
 

@@ -170,7 +170,7 @@ def test_a_full_disk_under_the_dead_letters_fails_the_job(tmp_path: Path) -> Non
 
 
 def test_dead_letters_survive_a_kill(execution: ExecutionKind, tmp_path: Path) -> None:
-    wrapped = "fails" if execution.name == "thread" else "afails"
+    wrapped = "fails" if not execution.is_async else "afails"
     body = f"""
     def fails(number):
         if number == 5:

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage.kernel.api import JobFailedError, LocalEnvironment
+from sage.kernel.api import JobFailedError, JobState, LocalEnvironment, SourceFunction
 from sage.kernel.operators import OperatorContext, SinkFunction
 from sage.libs.errors import SinkError
 from sage.libs.foundation import Chunk, Document
@@ -115,6 +116,51 @@ def test_replicas_write_parts(tmp_path: Path) -> None:
         "out-00000.jsonl": "0\n",
         "out-00001.jsonl": "1\n",
     }
+
+
+@pytest.mark.parametrize(("sink", "ending"), [(JSONLSink, "jsonl"), (CSVSink, "csv")])
+def test_a_part_that_no_item_came_to_keeps_nothing_of_an_earlier_run(
+    tmp_path: Path, sink: type[Any], ending: str
+) -> None:
+    def written(items: list[Any]) -> list[list[str]]:
+        env = LocalEnvironment("parts")
+        stream = env.from_collection([{"n": item} for item in items]).key_by(lambda item: item["n"])
+        stream.sink(sink, {"file_path": tmp_path / f"out.{ending}"}, parallelism=4).submit()
+        return [path.read_text().splitlines() for path in sorted(tmp_path.glob(f"out-*.{ending}"))]
+
+    many = written(list(range(100)))
+    assert [bool(lines) for lines in many] == [True] * 4
+    (one,) = [lines for lines in written([7]) if lines]
+    assert one == (['{"n":7}'] if sink is JSONLSink else ["n", "7"])
+
+
+def test_parts_of_an_earlier_run_stay_when_the_job_fails_or_is_stopped_before_an_item(tmp_path: Path) -> None:
+    parts = [tmp_path / f"out-0000{replica}.jsonl" for replica in range(2)]
+    for part in parts:
+        part.write_text("old\n")
+
+    def broken() -> Any:
+        raise RuntimeError("no source")
+        yield
+
+    def sink_to(env: LocalEnvironment, source: Any) -> Any:
+        stream = env.from_source(source)
+        return stream.sink(JSONLSink, {"file_path": tmp_path / "out.jsonl"}, parallelism=2).submit(wait=False)
+
+    with pytest.raises(JobFailedError):
+        sink_to(LocalEnvironment("fails"), broken).wait(10)
+    assert [part.read_text() for part in parts] == ["old\n"] * 2
+
+    class Endless(SourceFunction[int]):
+        def execute(self) -> Any:
+            while not self.ctx.stopping:
+                time.sleep(0.001)
+            yield from ()
+
+    job = sink_to(LocalEnvironment("stopped"), Endless)
+    job.stop()
+    assert job.wait(10).state in (JobState.STOPPED, JobState.FINISHED)
+    assert [part.read_text() for part in parts] == ["old\n"] * 2
 
 
 def test_two_sinks_on_one_file_are_refused(tmp_path: Path) -> None:

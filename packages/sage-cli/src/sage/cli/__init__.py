@@ -1,7 +1,8 @@
 """The `sage` command.
 
 - `main`: entry, options, what an error looks like
-- `run_command`, `compile_command`, `dead_letters_command`, `doctor_command`: one command each
+- `run_command`, `compile_command` with `plan_diff`, `validate_command`, `operators_command`, `dead_letters_command`,
+  `retry_command`, `doctor_command`: one command each
 - `terminal`: the standard streams and the progress line; `progress`: what stands in that line
 - `interrupts`: Ctrl-C
 - `summary`, `report`: the end of a run for people, and as JSON

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sage.kernel.runtime.dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore
+from sage.kernel.runtime.dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore, LetterState
 
 from .errors import CommandError
 from .exit_codes import ExitCode
@@ -24,7 +26,7 @@ from .quantities import plural
 from .report import dead_letter_fields
 from .summary import DEFAULT_HOME
 
-__all__ = ["list_dead_letters", "show_dead_letter"]
+__all__ = ["export_dead_letters", "list_dead_letters", "require_home", "show_dead_letter"]
 
 _WIDTH_WITHOUT_TERMINAL = 160
 _LABEL_WIDTH = 10
@@ -34,18 +36,21 @@ _GAP = 2
 _WIDTH_OF_YEARS = 100  # on a narrower terminal the year gives way to the error
 
 
-def list_dead_letters(home: Path, *, job: str | None, operator: str | None, limit: int, as_json: bool) -> ExitCode:
-    """Print the newest dead letters, the oldest of them first: a table, or one JSON object per line.
+def list_dead_letters(
+    home: Path, *, job: str | None, operator: str | None, limit: int, as_json: bool, every: bool = False
+) -> ExitCode:
+    """Print the newest dead letters, the oldest of them first: a table, or one JSON object per line. Only open ones
+    unless `every` is asked for.
 
     Raises:
         CommandError: the folder is not there.
         StoreError: what is in it cannot be read.
     """
-    _require_home(home)
+    require_home(home)
     letters: deque[DeadLetter] = deque(maxlen=limit)
     total = 0
     with DeadLetterStore(home) as store:
-        for letter in store.read(job_id=job, operator=operator):
+        for letter in store.read(job_id=job, operator=operator, states=_states(every)):
             # Only what is shown: a letter carries its item up to 16 MiB.
             letters.append(letter if as_json else msgspec.structs.replace(letter, payload=None, traceback=""))
             total += 1
@@ -57,7 +62,7 @@ def list_dead_letters(home: Path, *, job: str | None, operator: str | None, limi
         which = "".join(f" of {what} {name!r}" for what, name in (("job", job), ("operator", operator)) if name)
         sys.stdout.write(f"no dead letters{which} in {home / DEAD_LETTERS_FILE}\n")
         return ExitCode.DONE
-    _print_table(list(letters), with_job=job is None)
+    _print_table(list(letters), with_job=job is None, with_state=every)
     shown = plural(total, "dead letter")
     if len(letters) < total:
         shown = f"the newest {len(letters):,} of {shown}; --limit shows more"
@@ -73,7 +78,7 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
         CommandError: the folder is not there, or has no letter with this number.
         StoreError: what is in it cannot be read.
     """
-    _require_home(home)
+    require_home(home)
     with DeadLetterStore(home) as store:
         letter = store.get(number)
     if letter is None:
@@ -91,7 +96,8 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
         ("key", letter.key or "-"),
         ("item", letter.item),
         ("error", one_line(f"{letter.error_type}: {letter.error}")),
-        ("replay", "possible" if letter.payload is not None else "not possible: the item cannot be pickled"),
+        ("state", letter.state.value),
+        ("retry", "possible" if letter.replayable else "not possible: the item cannot be pickled"),
     ]
     for label, text in lines:
         sys.stdout.write(f"{label:<{_LABEL_WIDTH}}{printable(text)}\n")
@@ -99,13 +105,62 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def _print_table(letters: list[DeadLetter], *, with_job: bool) -> None:
+def export_dead_letters(
+    home: Path, *, job: str | None, operator: str | None, every: bool, output: Path | None
+) -> ExitCode:
+    """Write dead letters as JSON Lines, the oldest first: to a new file of mode 0600, or to standard output.
+
+    Raises:
+        CommandError: the folder is not there, or the file is there already or cannot be written.
+        StoreError: what is in the store cannot be read.
+    """
+    require_home(home)
+    count = 0
+    with DeadLetterStore(home) as store:
+        letters = store.read(job_id=job, operator=operator, states=_states(every))
+        if output is None:
+            for letter in letters:
+                sys.stdout.write(_json_line(letter).decode())
+            return ExitCode.DONE
+        try:
+            # A new file only: items may be secrets, and a file that is there may be readable by others.
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                for letter in letters:
+                    file.write(_json_line(letter))
+                    count += 1
+        except FileExistsError as error:
+            raise CommandError(f"{output} is there already: name a new file") from error
+        except OSError as error:
+            raise CommandError(f"cannot write {output}: {error.strerror}") from error
+    sys.stdout.write(f"{plural(count, 'dead letter')} written to {output}\n")
+    return ExitCode.DONE
+
+
+def _json_line(letter: DeadLetter) -> bytes:
+    return msgspec.json.encode(dead_letter_fields(letter)) + b"\n"
+
+
+def _states(every: bool) -> Iterable[LetterState]:
+    return LetterState if every else (LetterState.OPEN,)
+
+
+def _print_table(letters: list[DeadLetter], *, with_job: bool, with_state: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
-    headers = ["no.", "time (UTC)", *(["job"] if with_job else []), "operator", "item", "error"]
+    headers = [
+        "no.",
+        "time (UTC)",
+        *(["state"] if with_state else []),
+        *(["job"] if with_job else []),
+        "operator",
+        "item",
+        "error",
+    ]
     rows = [
         [
             str(letter.number),
             _time(letter, short=console.width < _WIDTH_OF_YEARS),
+            *([letter.state.value] if with_state else []),
             *([one_line(letter.job, _NAME_MAX)] if with_job else []),
             one_line(letter.operator, _NAME_MAX),
             one_line(letter.item),
@@ -136,8 +191,12 @@ def _time(letter: DeadLetter, *, short: bool = False) -> str:
     return datetime.fromtimestamp(letter.time, UTC).strftime("%m-%d %H:%M:%S" if short else "%Y-%m-%d %H:%M:%S")
 
 
-def _require_home(home: Path) -> None:
-    # The default one is made by the first dead letter.
+def require_home(home: Path) -> None:
+    """Refuse a folder that is not there; the default one is made by the first dead letter.
+
+    Raises:
+        CommandError: it is not there.
+    """
     if home != DEFAULT_HOME and not home.is_dir():
         raise CommandError(
             f"there is no folder {str(home)!r}: --home is the folder that the run kept its dead letters in "

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
 
     DONE = 0
     DEAD_LETTERS = 1  # finished, but some items could not be processed
+    DIFFERENT = 1
     USAGE = 2  # wrong option, or a pipeline that cannot be loaded or compiled: nothing was run
     FAILED = 3  # the job failed, or did not drain within its grace period
     INTERRUPTED = 130  # Ctrl-C

@@ -21,16 +21,19 @@ from sage.common.logging import configure as configure_logging
 from sage.common.logging import reset as reset_logging
 from sage.kernel.api import JobFailedError
 
-from .compile_command import PlanFormat, compile_pipeline
-from .dead_letters_command import list_dead_letters, show_dead_letter
+from .compile_command import PipelineForm, PlanFormat, compare_plans, compile_pipeline, write_pipeline
+from .dead_letters_command import export_dead_letters, list_dead_letters, show_dead_letter
 from .doctor_command import run_doctor
-from .errors import CommandInterruptedError
+from .errors import CommandError, CommandInterruptedError
 from .exit_codes import ExitCode
+from .operators_command import list_operators, show_operator
 from .plain_text import printable
+from .retry_command import retry_dead_letters
 from .run_command import run_pipeline
 from .session import Session, session_of
 from .summary import DEFAULT_HOME
 from .terminal import Terminal, open_missing_streams
+from .validate_command import print_schema, validate_pipeline
 from .versions import installed_versions
 
 __all__ = ["app", "main"]
@@ -61,7 +64,7 @@ Pipeline = Annotated[
     typer.Argument(
         metavar="PIPELINE",
         help="A Python file with a function build() that returns an environment, an environment at module "
-        "level, or a script that calls submit().",
+        "level, or a script that calls submit(); or a YAML file.",
         show_default=False,
     ),
 ]
@@ -70,8 +73,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A parameter of build(), a setting of the environment (queue_capacity, grace_s, watchdog_s, "
-        "home, ...), or OPERATOR.KEY of an operator's config. VALUE is a YAML scalar. Repeatable.",
+        help="A parameter of build() or of the YAML file, a setting of the environment (queue_capacity, grace_s, "
+        "watchdog_s, home, ...), or OPERATOR.KEY of an operator's config. VALUE is a YAML scalar. Repeatable.",
         show_default=False,
     ),
 ]
@@ -80,6 +83,7 @@ Parallelism = Annotated[
     typer.Option(metavar="OPERATOR=N", help="Replicas of an operator. Repeatable.", show_default=False),
 ]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error was raised.")]
+Every = Annotated[bool, typer.Option("--all", help="Also those that have been retried.")]
 Home = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder that a run keeps its dead letters in.", show_default=True),
@@ -125,27 +129,104 @@ def run(
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    max_dead_letters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%",
+            help="Fail when more items than this, or a larger share of the items read, cannot be processed.",
+            show_default=False,
+        ),
+    ] = None,
     show_traceback: Traceback = False,
 ) -> int:
     """`sage run`."""
     session = session_of(context)
     session.traceback = show_traceback
-    return run_pipeline(session, pipeline, settings or [], parallelism or [], as_json=as_json, quiet=quiet)
+    return run_pipeline(
+        session,
+        pipeline,
+        settings or [],
+        parallelism or [],
+        max_dead_letters=max_dead_letters,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
-@app.command("compile", epilog=_EPILOG)
+@app.command(
+    "compile",
+    epilog=_EPILOG,
+    help="Show the execution graph of a pipeline without running it.\n\nWith --diff show what differs between the "
+    "plans of two pipelines; a JSON file is a plan that --format json wrote. Exit code 0: they are the same, 1: they "
+    "differ.",
+)
 def compile_(
     context: typer.Context,
     pipeline: Pipeline,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="The second pipeline, with --diff.", show_default=False),
+    ] = None,
     settings: Settings = None,
     parallelism: Parallelism = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the compiler decided, and why.")] = False,
     form: Annotated[PlanFormat, typer.Option("--format", help="How the plan is written.")] = PlanFormat.TEXT,
+    diff: Annotated[bool, typer.Option("--diff", help="Compare the plans of PIPELINE and OTHER.")] = False,
+    to: Annotated[
+        PipelineForm | None,
+        typer.Option("--to", metavar="yaml", help="Instead of the plan, write a Python pipeline as a YAML file."),
+    ] = None,
     show_traceback: Traceback = False,
 ) -> int:
-    """Show the execution graph of a pipeline without running it."""
+    """`sage compile`."""
     session_of(context).traceback = show_traceback
-    return compile_pipeline(pipeline, settings or [], parallelism or [], form=form, explain=explain)
+    given, replicas = settings or [], parallelism or []
+    if diff != (other is not None):
+        raise CommandError("--diff compares two pipelines: sage compile --diff PIPELINE OTHER")
+    if ((diff or to) and explain) or (diff and to):
+        raise CommandError("--diff, --to and --explain do not go together")
+    if other is not None:
+        return compare_plans(pipeline, other, given, replicas, form=form)
+    if to is not None:
+        return write_pipeline(pipeline, given, replicas)
+    return compile_pipeline(pipeline, given, replicas, form=form, explain=explain)
+
+
+@app.command(
+    epilog=_EPILOG,
+    help="Check a pipeline file and compile it, without running it.\n\nAll errors of a YAML file are shown at once, "
+    "each with line and column. Exit code 0: it is valid, 2: it is not. The modules that it names are imported.",
+)
+def validate(
+    context: typer.Context,
+    pipeline: Pipeline,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    show_traceback: Traceback = False,
+) -> int:
+    """`sage validate`."""
+    session_of(context).traceback = show_traceback
+    return validate_pipeline(pipeline, settings or [], as_json=as_json)
+
+
+@app.command(
+    help="Print the JSON Schema of YAML pipelines, with the configs of the operators that are installed: editors "
+    "complete and check by it.",
+)
+def schema() -> int:
+    """`sage schema`."""
+    return print_schema()
+
+
+@app.command(
+    help="List the operators that a YAML pipeline can name, or show one: its config, contract and an example.",
+)
+def operators(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> int:
+    """`sage operators`."""
+    return list_operators(as_json=as_json) if name is None else show_operator(name, as_json=as_json)
 
 
 @app.command(
@@ -175,11 +256,12 @@ def dead_letters_list(
     job: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this run.")] = None,
     operator: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this operator.")] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="The newest N.")] = 50,
+    every: Every = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
     """List the items that could not be processed, oldest first."""
-    return list_dead_letters(home, job=job, operator=operator, limit=limit, as_json=as_json)
+    return list_dead_letters(home, job=job, operator=operator, limit=limit, as_json=as_json, every=every)
 
 
 @dead_letters.command("show")
@@ -190,6 +272,69 @@ def dead_letters_show(
 ) -> int:
     """Show one of them: item, key, error, traceback, attempts, time."""
     return show_dead_letter(home, number, as_json=as_json)
+
+
+@dead_letters.command("export")
+def dead_letters_export(
+    job: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this run.")] = None,
+    operator: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this operator.")] = None,
+    every: Every = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A new file, of mode 0600, instead of standard output."),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """Write the items that could not be processed as JSON Lines, oldest first."""
+    return export_dead_letters(home, job=job, operator=operator, every=every, output=output)
+
+
+@dead_letters.command(
+    "retry",
+    epilog=_EPILOG,
+    help="Give items that could not be processed back to the operators that failed on them, in the pipeline as it is "
+    "now.\n\nAn item goes on from there through the rest of the pipeline; what fails again is a new dead letter. A "
+    "letter is closed when the job has ended: after a kill before that all are still open, and a sink may be given the "
+    "same outputs again.",
+)
+def dead_letters_retry(
+    context: typer.Context,
+    pipeline: Pipeline,
+    job: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this run.")] = None,
+    operator: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this operator.")] = None,
+    settings: Settings = None,
+    parallelism: Parallelism = None,
+    empty_state: Annotated[
+        bool,
+        typer.Option("--empty-state", help="Go on although operators that keep state begin with none."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Instead of the summary write one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder that the run kept its dead letters in; by default the one of the pipeline.",
+            show_default=False,
+        ),
+    ] = None,
+    show_traceback: Traceback = False,
+) -> int:
+    """`sage dead-letters retry`."""
+    session = session_of(context)
+    session.traceback = show_traceback
+    return retry_dead_letters(
+        session,
+        pipeline,
+        settings or [],
+        parallelism or [],
+        job=job,
+        operator=operator,
+        home=home,
+        empty_state=empty_state,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -43,7 +43,9 @@ def dead_letter_fields(letter: DeadLetter) -> dict[str, Any]:
     pickled item is left out, `replayable` says whether there is one.
     """
     fields: dict[str, Any] = msgspec.structs.asdict(letter)
-    fields["replayable"] = fields.pop("payload") is not None
+    for stored in ("payload", "key_payload", "json_exact"):
+        del fields[stored]
+    fields["replayable"] = letter.replayable
     if letter.item_json is not None:
         fields["item_json"] = msgspec.json.decode(letter.item_json)
     return fields

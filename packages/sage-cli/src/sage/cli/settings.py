@@ -8,6 +8,7 @@ from typing import Any
 
 from sage.common.config import parse_override
 from sage.kernel.api import LocalEnvironment, load_pipeline
+from sage.kernel.declarative import is_yaml, load_pipeline_file
 
 from .errors import CommandError, CommandInterruptedError
 
@@ -58,7 +59,8 @@ def load_with_settings(pipeline: Path, settings: Iterable[str], parallelism: Ite
     """
     replicas = parse_parallelism(parallelism)
     try:
-        environment = load_pipeline(pipeline, parse_settings(settings))
+        load = load_pipeline_file if is_yaml(pipeline) else load_pipeline
+        environment = load(pipeline, parse_settings(settings))
     except KeyboardInterrupt as error:
         raise CommandInterruptedError(f"interrupted while {pipeline} was loaded") from error
     if replicas:

@@ -73,6 +73,13 @@ def _totals(metrics: JobMetrics) -> Iterator[str]:
     if latency.count:
         p50, p99 = format_duration_ms(latency.p50_ms), format_duration_ms(latency.p99_ms)
         yield f"latency     P50 {p50}, P99 {p99}"
+    for operator in metrics.operators:
+        hot = operator.hot_key
+        if hot is not None:
+            yield (
+                f"hot key     {operator.operator}: {one_line(hot.key, _ITEM_MAX)} makes {hot.share:.0%} of the items; "
+                f"replica {hot.replica} has {hot.replica_share:.0%}, a fair share is {1 / operator.replicas:.0%}"
+            )
     counted = [
         f"{operator.operator} {name} {amount:,g}"
         for operator in metrics.operators

@@ -6,6 +6,7 @@ Hierarchy::
     ├── SourceError      a source cannot start or go on (missing file, changed file, no permission)
     ├── RecordError      one record of a source cannot be read; becomes a dead letter
     │   └── DocumentError    a document is empty, binary or not in the declared encoding
+    ├── FieldError       an item has no such field
     └── SinkError        a sink cannot open or write its output (disk full, closed pipe, value without a text
     form)
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from sage.common.errors import SageError
 
-__all__ = ["DocumentError", "RecordError", "SinkError", "SourceError"]
+__all__ = ["DocumentError", "FieldError", "RecordError", "SinkError", "SourceError"]
 
 
 class SourceError(SageError):
@@ -43,6 +44,15 @@ class DocumentError(RecordError):
         Traceback (most recent call last):
         ...
         sage.libs.errors.DocumentError: document 'a.txt' is empty
+    """
+
+
+class FieldError(SageError):
+    """An item has no such field; the message says what it has instead.
+
+    Example:
+        >>> issubclass(FieldError, SageError)
+        True
     """
 
 

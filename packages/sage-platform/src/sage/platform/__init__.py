@@ -2,6 +2,8 @@
 
 - `channels`: bounded channels between workers
 - `workers`: threads and event loops that run an entry callable
+- `processes`: a pool of worker processes; `process_server` forks them, `process_links` and `arenas` join them with
+  their parent, `process_output` passes on what they print
 - `backends`: makes channels and workers that fit each other
 - `stores`: durable key-value store and record log
 - `nodes`: facts about this machine
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 from .backends import Backend, LocalBackend
 from .channels import Channel, ChannelSpec, LocalChannel, Message
-from .errors import ChannelClosedError, PlatformError, WorkerError
+from .errors import ChannelClosedError, LinkClosedError, PlatformError, WorkerError
+from .processes import ProcessPool, WorkerProcess
+from .window_channels import WindowChannel
 from .workers import AsyncioWorker, ThreadWorker, Worker
 
 __all__ = [
@@ -22,9 +26,13 @@ __all__ = [
     "ChannelSpec",
     "LocalBackend",
     "LocalChannel",
+    "LinkClosedError",
     "Message",
     "PlatformError",
+    "ProcessPool",
     "ThreadWorker",
+    "WindowChannel",
     "Worker",
     "WorkerError",
+    "WorkerProcess",
 ]

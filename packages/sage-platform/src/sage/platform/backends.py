@@ -4,12 +4,14 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from sage.common.clock import Clock, RealClock
 
-from .channels import AsyncReader, AsyncWritableGate, Channel, ChannelSpec, LocalChannel, WritableGate
+from .channels import AsyncReader, AsyncWritableGate, Channel, ChannelSpec, LocalChannel, ReadableGate, WritableGate
+from .processes import ProcessPool, default_process_pool
+from .window_channels import WindowChannel
 from .workers import AsyncioWorker, OnExit, ThreadWorker, Worker
 
 __all__ = ["Backend", "LocalBackend"]
@@ -25,6 +27,12 @@ class Backend(Protocol):
     def channel(self, spec: ChannelSpec) -> Channel[Any]:
         """A new channel."""
 
+    def window_channel(self, spec: ChannelSpec) -> WindowChannel[Any]:
+        """A new channel to a worker that has several messages under way at once."""
+
+    def process_pool(self, preload: Sequence[str]) -> ProcessPool:
+        """Where processes come from; `preload` names the modules that they will need."""
+
     def thread_worker(self, name: str, entry: Callable[[], None], on_exit: OnExit) -> Worker:
         """A worker that will run `entry` on a thread."""
 
@@ -33,6 +41,9 @@ class Backend(Protocol):
 
     def writable_gate(self) -> WritableGate:
         """What one writer waits at when its channels are full."""
+
+    def readable_gate(self, channel: Channel[Any]) -> ReadableGate:
+        """What the reader of `channel` waits at when it has something to do at a certain time."""
 
     def async_writable_gate(self) -> AsyncWritableGate:
         """`writable_gate` for a coroutine."""
@@ -62,6 +73,14 @@ class LocalBackend:
         """A new channel between threads and event loops."""
         return LocalChannel(spec)
 
+    def window_channel(self, spec: ChannelSpec) -> WindowChannel[Any]:
+        """A new channel to a worker that has several messages under way at once."""
+        return WindowChannel(spec)
+
+    def process_pool(self, preload: Sequence[str]) -> ProcessPool:
+        """The pool that all jobs of this process share."""
+        return default_process_pool(preload)
+
     def thread_worker(self, name: str, entry: Callable[[], None], on_exit: OnExit) -> Worker:
         """A worker that will run `entry` on a thread."""
         return ThreadWorker(name, entry, on_exit)
@@ -73,6 +92,10 @@ class LocalBackend:
     def writable_gate(self) -> WritableGate:
         """What one writer waits at when its channels are full."""
         return WritableGate()
+
+    def readable_gate(self, channel: Channel[Any]) -> ReadableGate:
+        """What the reader of `channel` waits at when it has something to do at a certain time."""
+        return ReadableGate(channel)
 
     def async_writable_gate(self) -> AsyncWritableGate:
         """`writable_gate` for a coroutine."""

@@ -29,6 +29,7 @@ __all__ = [
     "ChannelSpec",
     "LocalChannel",
     "Message",
+    "ReadableGate",
     "WritableGate",
 ]
 
@@ -146,6 +147,8 @@ class LocalChannel(Generic[M]):
         self._occupancy = 0
         self._peak = 0
         self._taken = 0
+        self._handed: M | None = None
+        self._wanted = 0
         self._closed = False
         self._wake_reader: Callable[[], None] | None = None
         self._wake_writers: dict[Callable[[], None], None] = {}
@@ -195,13 +198,19 @@ class LocalChannel(Generic[M]):
                     return message
                 message, rest = message.split(count)
                 occupancy = self._capacity
-            messages = self._messages
-            if not messages or not count or not self._join(messages[-1], message):
-                messages.append(message)
-            self._occupancy = occupancy
+            wake = self._wake_reader
+            self._wake_reader = None
             if occupancy > self._peak:
                 self._peak = occupancy
-            wake, self._wake_reader = self._wake_reader, None
+            if wake is self._open_gate and 0 < count <= self._wanted and not self._messages:
+                # The reader waits in `get` for just this: it takes it as it wakes, without coming here again.
+                self._handed = message
+                self._taken = count
+            else:
+                messages = self._messages
+                if not messages or not count or not self._join(messages[-1], message):
+                    messages.append(message)
+                self._occupancy = occupancy
         if wake is not None:
             wake()
         return rest
@@ -237,8 +246,12 @@ class LocalChannel(Generic[M]):
                 if self._messages:
                     return self._take(items_max)
                 self._taken = 0
+                self._wanted = items_max
                 self._wake_reader = self._open_gate
             self._reader_gate.acquire()
+            message, self._handed = self._handed, None
+            if message is not None and not self._closed:
+                return message
 
     def _take(self, items_max: int) -> M:
         messages = self._messages
@@ -323,6 +336,33 @@ class WritableGate:
     def _wake(self) -> None:
         if self._fired.acquire(blocking=False):
             self._opened.release()
+
+
+class ReadableGate:
+    """Lets the one reader of a channel wait for a message for a limited time.
+
+    A wake-up may be stale: the reader looks again and waits again.
+
+    Example:
+        >>> channel = LocalChannel(ChannelSpec("demo", capacity=3))
+        >>> ReadableGate(channel).wait(0.001)
+        False
+    """
+
+    def __init__(self, channel: Channel[Any]) -> None:
+        self._channel = channel
+        self._opened = threading.Event()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the channel has a message, or is closed; False when that took longer than `timeout_s`.
+
+        Raises:
+            ChannelClosedError: the channel was closed before.
+        """
+        self._opened.clear()
+        if self._channel.notify_readable(self._opened.set):
+            return True
+        return self._opened.wait(timeout_s)
 
 
 class AsyncWritableGate:

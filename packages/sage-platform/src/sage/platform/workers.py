@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Protocol
 
 from .errors import WorkerError
+from .event_loops import new_event_loop
 
 __all__ = ["AsyncioWorker", "ThreadWorker", "Worker"]
 
@@ -134,5 +135,5 @@ class AsyncioWorker(ThreadWorker):
             await self._entry_async()
 
         # Runner.close cancels what is left and shuts async generators and the loop's own executor down.
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(main())

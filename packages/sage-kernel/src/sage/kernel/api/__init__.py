@@ -1,7 +1,11 @@
 """The DSL: declare a pipeline, compile it, run it. No work is done while declaring.
 
 - `local_environment`: `LocalEnvironment`
-- `datastream`: `DataStream`, `KeyedStream`
+- `datastream`: `DataStream`, `KeyedStream`; `base_stream`: what all streams share
+- `services`: `register_service`, `from_requests`, `respond`
+- `shapes`, `batches`, `folds`, `connected`: split, distinct, limit, sample; batch; folds of keys; operators on two
+  streams
+- `future`, `feedback`: loops
 - `loading`: a pipeline out of a Python file, settings applied
 """
 
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 from sage.kernel.graph import (
     Backoff,
+    Batching,
     Contract,
     DeadLettersError,
     ErrorPolicy,
@@ -23,23 +28,36 @@ from sage.kernel.graph import (
     StateSpec,
 )
 from sage.kernel.operators import (
+    AggregateFunction,
     BadRecord,
+    CoMapFunction,
     FilterFunction,
     FlatMapFunction,
     KeyByFunction,
     MapFunction,
+    NoAnswerError,
+    ReduceFunction,
+    ServiceError,
+    ServiceFunction,
     SinkFunction,
     SourceFunction,
 )
 from sage.kernel.runtime import JobHandle, JobResult, JobState
 
+from .connected import ConnectedStreams
 from .datastream import DataStream, KeyedStream
+from .future import FutureStream
 from .loading import load_pipeline
 from .local_environment import EnvironmentConfig, LocalEnvironment
+from .shapes import SplitStreams
 
 __all__ = [
+    "AggregateFunction",
     "Backoff",
     "BadRecord",
+    "Batching",
+    "CoMapFunction",
+    "ConnectedStreams",
     "Contract",
     "DataStream",
     "DeadLettersError",
@@ -48,6 +66,7 @@ __all__ = [
     "Execution",
     "FilterFunction",
     "FlatMapFunction",
+    "FutureStream",
     "IOSpec",
     "JobFailedError",
     "JobHandle",
@@ -57,12 +76,17 @@ __all__ = [
     "KeyedStream",
     "LocalEnvironment",
     "MapFunction",
+    "NoAnswerError",
     "OnError",
     "PipelineError",
     "Recovery",
+    "ReduceFunction",
     "Resources",
+    "ServiceError",
+    "ServiceFunction",
     "SinkFunction",
     "SourceFunction",
+    "SplitStreams",
     "StateKind",
     "StateSpec",
     "load_pipeline",

@@ -5,21 +5,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from enum import Enum
-from numbers import Number
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
-from sage.kernel.graph import Contract, DeadLettersError, Emit, OperatorKind, PipelineError
-from sage.kernel.operators import AggregateSpec, SinkFunction
+from sage.kernel.graph import Batching, Contract, DeadLettersError, Execution, OperatorKind, PipelineError, Routing
+from sage.kernel.operators import InterleaveSpec, SinkFunction
 
+from .base_stream import Config, Feed, check_together, feed_facts
+from .batches import StreamBatches, check_batching
+from .connected import ConnectedStreams, KeyedJoin
 from .declare import declare, user_location
 from .environment import Environment
+from .feedback import StreamFeedback
+from .folds import KeyedFolds
+from .services import StreamAnswers
+from .shapes import StreamShapes
 from .waiting import wait_interruptible
 
 __all__ = ["DataStream", "KeyedStream"]
-
-Config = Mapping[str, Any]
 
 
 class _CollectSink(SinkFunction[Any]):
@@ -46,7 +49,7 @@ class _PrintSink(SinkFunction[Any]):
         sys.stdout.flush()
 
 
-class DataStream:
+class DataStream(StreamShapes, StreamBatches, StreamFeedback, StreamAnswers):
     """A stream of items. Its methods add an operator and return the stream behind it.
 
     Each takes, as the operator: a function class with a config, an instance of one, a plain or `async`
@@ -63,39 +66,42 @@ class DataStream:
         [4, 9]
     """
 
-    def __init__(self, env: Environment, inputs: tuple[str, ...]) -> None:
-        self._env = env
-        self._inputs = inputs
-
-    _keyed = False
-
-    def _add(self, kind: OperatorKind, target: Any, config: Config | None = None, **arguments: Any) -> str:
-        return declare(
-            self._env.graph, kind, target, config, inputs=self._inputs, keyed_input=self._keyed, **arguments
-        ).name
-
-    def _next(self, name: str) -> DataStream:
-        return type(self)(self._env, (name,))
-
     def map(
         self,
         function: Any,
         config: Config | None = None,
         *,
+        batch: Batching | None = None,
         parallelism: int | None = None,
         contract: Contract | None = None,
         name: str | None = None,
-    ) -> DataStream:
+    ) -> Self:
         """One item in, one item out.
 
+        With `batch=` the function is called for many items at once: it takes a list and gives a list of as many
+        outputs. Items of different keys may share a list, so `ctx.key` and side outputs are not there. If a call
+        raises, the list is retried as the contract says, and then its items one by one, so that only the bad ones
+        become dead letters: the function sees an item again.
+
+        Args:
+            function: the operator.
+            config: of a class.
+            batch: how lists come together; replaces `contract.io.batching`.
+            parallelism: replicas; each gathers lists of its own.
+            contract: what the operator needs, keeps and promises; `resources.concurrency` of an `async` batched
+                function counts lists.
+            name: unique in the pipeline.
+
         Example:
-            >>> from sage.kernel.api import LocalEnvironment
-            >>> LocalEnvironment("demo").from_collection(["a", "b"]).map(str.upper).collect()
-            ['A', 'B']
+            >>> from sage.kernel.api import Batching, LocalEnvironment
+            >>> words = LocalEnvironment("demo").from_collection(["a", "b", "c"])
+            >>> words.map(str.upper).collect()
+            ['A', 'B', 'C']
+            >>> words.map(lambda some: [f"{word}/{len(some)}" for word in some], batch=Batching(size=2)).collect()
+            ['a/2', 'b/2', 'c/1']
         """
-        return self._next(
-            self._add(OperatorKind.MAP, function, config, parallelism=parallelism, contract=contract, name=name)
-        )
+        facts: dict[str, Any] = {"parallelism": parallelism, "contract": contract, "name": name}
+        return self._next(self._add(OperatorKind.MAP, function, config, batching=check_batching(batch), **facts))
 
     def flatmap(
         self,
@@ -105,7 +111,7 @@ class DataStream:
         parallelism: int | None = None,
         contract: Contract | None = None,
         name: str | None = None,
-    ) -> DataStream:
+    ) -> Self:
         """One item in, any number of items out: the function returns an iterable.
 
         Example:
@@ -125,7 +131,7 @@ class DataStream:
         parallelism: int | None = None,
         contract: Contract | None = None,
         name: str | None = None,
-    ) -> DataStream:
+    ) -> Self:
         """Keeps the items for which the function is true.
 
         Example:
@@ -156,8 +162,8 @@ class DataStream:
                 key stay in order.
             config: of a `KeyByFunction` class.
             parallelism: replicas of the operators behind it (not of sinks) that do not say otherwise. The keys
-                themselves are computed where the items are made.
-            contract: what the key function needs, keeps and promises.
+                themselves are computed where the items are made, by as many replicas as make them.
+            contract: what the key function needs, keeps and promises; it says nothing about the operators behind it.
             name: unique in the pipeline.
 
         Example:
@@ -172,7 +178,12 @@ class DataStream:
         ):
             raise PipelineError(f"parallelism must be a whole number >= 1, got {parallelism!r} ({user_location()})")
         # A new key forgets the one before: the items meet the key function wherever they are.
-        unkeyed = DataStream(self._env, self._inputs)
+        if any(feed.routing is not None for feed in self._feeds):
+            raise PipelineError(
+                f"key_by decides itself which replica an item goes to: leave out the broadcast() or rebalance() before "
+                f"it ({user_location()})"
+            )
+        unkeyed = DataStream(self._env, self._feeds)
         added = unkeyed._add(OperatorKind.KEY_BY, function, config, contract=contract, name=name)
         return KeyedStream(self._env, (added,), parallelism)
 
@@ -186,18 +197,90 @@ class DataStream:
             >>> sorted(env.from_collection([1, 2]).union(env.from_collection([3])).collect())
             [1, 2, 3]
         """
-        inputs = self._inputs
+        feeds = self._feeds
         for other in others:
-            if not isinstance(other, DataStream):
-                raise PipelineError(f"union takes streams, got {other!r} ({user_location()})")
-            if other._env is not self._env:
-                raise PipelineError(
-                    f"union joins streams of one environment, got one of {other._env.name!r} and one of "
-                    f"{self._env.name!r} "
-                    f"({user_location()})"
-                )
-            inputs += other._inputs
-        return DataStream(self._env, inputs)
+            feeds += check_together("union", self, other)._feeds
+        return DataStream(self._env, feeds)
+
+    def interleave(
+        self,
+        *others: DataStream,
+        ahead: int = 1024,
+        contract: Contract | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """An item of this stream and of each of the others in turn, keys forgotten; a stream that has ended is left
+        out. `union` takes items as they come instead, and waits for nobody.
+
+        Args:
+            others: streams of the same environment.
+            ahead: items of one stream that may wait for the others; one that is further ahead no longer waits.
+            contract: what the operator needs, keeps and promises.
+            name: unique in the pipeline.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> env = LocalEnvironment("demo")
+            >>> env.from_collection("abc").interleave(env.from_collection([1]), env.from_collection("xy")).collect()
+            ['a', 1, 'x', 'b', 'y', 'c']
+        """
+        streams = (self, *(check_together("interleave", self, other) for other in others))
+        if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
+            raise PipelineError(f"interleave ahead must be a whole number >= 1, got {ahead!r} ({user_location()})")
+        if isinstance(contract, Contract) and (
+            contract.cpu_bound or contract.execution not in (Execution.AUTO, Execution.THREAD)
+        ):
+            raise PipelineError(f"interleave runs on a thread: it calls nobody's code ({user_location()})")
+        if len(streams) == 1:
+            return DataStream(self._env, self._feeds)
+        sides = tuple(number for number, stream in enumerate(streams) for _ in stream._feeds)
+        unkeyed = DataStream(self._env, tuple(feed for stream in streams for feed in stream._feeds))
+        options = {"sides": sides, "single": "an interleaved stream has one order, so there is one replica"}
+        facts: dict[str, Any] = {"parallelism": 1, "contract": contract, "name": name, "default_name": "interleave"}
+        spec = InterleaveSpec(len(streams), ahead)
+        return unkeyed._next(unkeyed._add(OperatorKind.INTERLEAVE, spec, options=options, **facts))
+
+    def connect(self, other: DataStream) -> ConnectedStreams[Self]:
+        """This stream and another one as the two inputs of one operator (`comap`), which sees the items of both as
+        they come and may keep what it learns of one for the other.
+
+        Both have keys or none has; with keys, items of a key of either stream meet the same replica.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> env = LocalEnvironment("demo")
+            >>> words, numbers = env.from_collection(["a"]), env.from_collection([1, 2])
+            >>> sorted(words.connect(numbers).comap(str.upper, str).collect())
+            ['1', '2', 'A']
+        """
+        return ConnectedStreams(self, other)
+
+    def broadcast(self) -> DataStream:
+        """Each item to every replica of the next operator, which so works each item off as often as it has replicas;
+        keys are forgotten. The usual use is a small stream of rules or settings: `items.connect(rules.broadcast())`.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> stream = LocalEnvironment("demo").from_collection(["rule"]).broadcast()
+            >>> stream.map(str.upper, parallelism=3).collect()
+            ['RULE', 'RULE', 'RULE']
+        """
+        return self._routed(Routing.BROADCAST)
+
+    def rebalance(self) -> DataStream:
+        """Items in turn to the replicas of the next operator, whatever their load; keys are forgotten. Without it an
+        item goes to the replica that has the fewest waiting, or stays with the replica that it is at.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> stream = LocalEnvironment("demo").from_collection([1, 2, 3, 4]).rebalance()
+            >>> sorted(stream.map(lambda n: n * 10, parallelism=2).collect())
+            [10, 20, 30, 40]
+        """
+        return self._routed(Routing.ROUND_ROBIN)
+
+    def _routed(self, routing: Routing) -> DataStream:
+        return DataStream(self._env, tuple(replace(feed, routing=routing) for feed in self._feeds))
 
     def sink(
         self,
@@ -207,14 +290,58 @@ class DataStream:
         parallelism: int | None = None,
         contract: Contract | None = None,
         name: str | None = None,
+        ordered: bool = False,
     ) -> Environment:
-        """Ends the stream; returns the environment, so that `.submit()` may follow."""
-        self._add(OperatorKind.SINK, function, config, parallelism=parallelism, contract=contract, name=name)
+        """Ends the stream; returns the environment, so that `.submit()` may follow.
+
+        Args:
+            function: takes an item.
+            config: of a `SinkFunction` class.
+            parallelism: replicas.
+            contract: what the operator needs, keeps and promises.
+            name: unique in the pipeline.
+            ordered: the sink takes the items in the order of their source, one after the other: `ordered()` before it,
+                one replica and, of an `async` sink, one item at a time.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> taken = []
+            >>> numbers = LocalEnvironment("demo").from_collection([1, 2, 3])
+            >>> job = numbers.map(lambda n: n * n, parallelism=2).sink(taken.append, ordered=True).submit()
+            >>> taken
+            [1, 4, 9]
+        """
+        facts: dict[str, Any] = {"parallelism": parallelism, "contract": contract, "name": name}
+        if ordered:
+            facts["options"] = {"single": "a sink that takes items in order has one replica", "in_order": True}
+        stream = self.ordered() if ordered else self
+        stream._add(OperatorKind.SINK, function, config, **facts)
         return self._env
 
-    def print(self, prefix: str = "", *, name: str | None = None) -> Environment:
-        """Ends the stream by writing each item as a line to standard output."""
-        self._add(OperatorKind.SINK, _PrintSink, {"prefix": prefix}, name=name, default_name="print", parallelism=1)
+    def print(
+        self,
+        prefix: str = "",
+        *,
+        parallelism: int | None = None,
+        contract: Contract | None = None,
+        name: str | None = None,
+    ) -> Environment:
+        """Ends the stream by writing each item as a line to standard output; returns the environment.
+
+        Args:
+            prefix: stands before each item.
+            parallelism: replicas; lines of several are whole, their order is open.
+            contract: what the operator needs, keeps and promises.
+            name: unique in the pipeline.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment
+            >>> job = LocalEnvironment("demo").from_collection([1, 2]).print("n=").submit()
+            n=1
+            n=2
+        """
+        facts: dict[str, Any] = {"parallelism": parallelism, "contract": contract, "name": name}
+        self._add(OperatorKind.SINK, _PrintSink, {"prefix": prefix}, default_name="print", **facts)
         return self._env
 
     def collect(self, *, allow_dead_letters: bool = False) -> list[Any]:
@@ -234,7 +361,7 @@ class DataStream:
             graph,
             OperatorKind.SINK,
             _CollectSink(items),
-            inputs=self._inputs,
+            **feed_facts(self._feeds),
             name=None if "collect" in graph else "collect",
             parallelism=1,
         )
@@ -254,14 +381,14 @@ class DataStream:
         return items
 
 
-class KeyedStream(DataStream):
+class KeyedStream(KeyedFolds, KeyedJoin, DataStream):
     """A stream whose items have a key. Operators on it see `self.ctx.key` and `self.ctx.state`, and keep the
     order of each key.
     """
 
     _keyed = True
 
-    def __init__(self, env: Environment, inputs: tuple[str, ...], parallelism: int | None = None) -> None:
+    def __init__(self, env: Environment, inputs: tuple[str | Feed, ...], parallelism: int | None = None) -> None:
         super().__init__(env, inputs)
         self._parallelism = parallelism
 
@@ -270,102 +397,5 @@ class KeyedStream(DataStream):
             arguments["parallelism"] = self._parallelism
         return super()._add(kind, target, config, **arguments)
 
-    def _next(self, name: str) -> KeyedStream:
-        return KeyedStream(self._env, (name,), self._parallelism)
-
-    def reduce(
-        self,
-        function: Callable[[Any, Any], Any],
-        *,
-        emit: str = "each",
-        parallelism: int | None = None,
-        contract: Contract | None = None,
-        name: str | None = None,
-    ) -> KeyedStream:
-        """Folds the items of each key: `function(so_far, item)`; the first item of a key is its first
-        `so_far`.
-
-        Args:
-            function: folds two into one.
-            parallelism: replicas; each owns some of the keys.
-            contract: what the operator needs, keeps and promises.
-            name: unique in the pipeline.
-            emit: "each" gives what has been folded so far after each item, "final" once per key at the end of
-                the stream.
-
-        Example:
-            >>> from sage.kernel.api import LocalEnvironment
-            >>> stream = LocalEnvironment("demo").from_collection([1, 2, 3, 4]).key_by(lambda n: n % 2)
-            >>> stream.reduce(max, emit="final").collect()
-            [3, 4]
-        """
-        return self._fold(OperatorKind.REDUCE, function, emit, parallelism, contract, name)
-
-    def aggregate(
-        self,
-        create: Any,
-        add: Callable[[Any, Any], Any],
-        result: Callable[[Any], Any] | None = None,
-        *,
-        emit: str = "each",
-        parallelism: int | None = None,
-        contract: Contract | None = None,
-        name: str | None = None,
-    ) -> KeyedStream:
-        """Folds the items of each key into an accumulator and emits `(key, result)`.
-
-        Args:
-            create: makes the accumulator of a new key (`int`, `list`, a function), or an immutable first
-                value (0, "", ()).
-            add: `add(accumulator, item)` returns the new accumulator.
-            result: what an accumulator is turned into before it is emitted; None emits it as it is.
-            emit: "each" after each item, "final" once per key at the end of the stream.
-            parallelism: replicas; each owns some of the keys.
-            contract: what the operator needs, keeps and promises.
-            name: unique in the pipeline.
-
-        Example:
-            >>> from sage.kernel.api import LocalEnvironment
-            >>> words = LocalEnvironment("demo").from_collection("to be or not to be".split())
-            >>> by_word = words.key_by(lambda word: word)
-            >>> by_word.aggregate(0, lambda count, word: count + 1, emit="final").collect()
-            [('to', 2), ('be', 2), ('or', 1), ('not', 1)]
-        """
-        for what, given in (("add", add), ("result", result)):
-            if given is not None and not callable(given):
-                raise PipelineError(f"aggregate takes a function as {what}, got {given!r} ({user_location()})")
-        if not callable(create):
-            if not _is_immutable(create):
-                kind = type(create).__name__
-                raise PipelineError(
-                    f"aggregate would share the {kind} {create!r} between all keys: pass a function that makes a new "
-                    f"one for each, such as the type {kind} itself ({user_location()})"
-                )
-            first = create
-
-            def create() -> Any:
-                return first
-
-        return self._fold(OperatorKind.AGGREGATE, AggregateSpec(create, add, result), emit, parallelism, contract, name)
-
-    def _fold(
-        self,
-        kind: OperatorKind,
-        target: Any,
-        emit: str,
-        parallelism: int | None,
-        contract: Contract | None,
-        name: str | None,
-    ) -> KeyedStream:
-        if emit not in tuple(Emit):
-            raise PipelineError(f"emit must be 'each' or 'final', got {emit!r} ({user_location()})")
-        added = self._add(
-            kind, target, parallelism=parallelism, contract=contract, name=name, options={"emit": Emit(emit)}
-        )
-        return KeyedStream(self._env, (added,), self._parallelism)
-
-
-def _is_immutable(value: Any) -> bool:
-    if isinstance(value, (tuple, frozenset)):
-        return all(_is_immutable(part) for part in value)
-    return value is None or isinstance(value, (str, bytes, Number, Enum))
+    def _next(self, name: str, branch: str | None = None) -> Self:
+        return type(self)(self._env, (Feed(name, branch),), self._parallelism)

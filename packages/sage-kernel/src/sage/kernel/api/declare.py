@@ -5,26 +5,36 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sage.kernel.graph import (
     BaseTransformation,
+    Batching,
     Contract,
     LogicalGraph,
     OperatorKind,
     PipelineError,
+    Routing,
     SourceLocation,
 )
 from sage.kernel.operators import CallableSource, Function, FunctionFactory, IterableSource, SourceFunction
 
-__all__ = ["declare", "user_location"]
+__all__ = ["declare", "declared_at", "user_location"]
 
 _OWN = str(Path(__file__).parent)
 
+declared_at: ContextVar[SourceLocation | None] = ContextVar("sage_declared_at", default=None)
+"""Where operators are declared that stand in no Python file; set by whoever declares them for somebody else."""
+
 
 def user_location() -> SourceLocation | None:
-    """File and line of the innermost caller outside of this package."""
+    """File and line of the innermost caller outside of this package, or what `declared_at` says."""
+    given = declared_at.get()
+    if given is not None:
+        return given
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back  # type: ignore[assignment]  # None at the outermost frame, tested above
@@ -44,6 +54,9 @@ def declare(
     name: str | None = None,
     default_name: str | None = None,
     options: Mapping[str, Any] | None = None,
+    branches: tuple[str | None, ...] = (),
+    routings: tuple[Routing | None, ...] = (),
+    batching: Batching | None = None,
 ) -> BaseTransformation:
     """Add an operator; everything that can be wrong about it is found here, on the line that declares it.
 
@@ -66,21 +79,27 @@ def declare(
         raise PipelineError(f"contract must be a Contract, got {contract!r} {where}")
     factory = FunctionFactory.build(kind, target, config, where)
     _refuse_second_use(graph, target, where)
+    promised = contract or factory.contract
+    if batching is not None:
+        promised = replace(promised, io=replace(promised.io, batching=batching))
     transformation = BaseTransformation(
         name=final,
         kind=kind,
         factory=factory,
-        contract=contract or factory.contract,
+        contract=promised,
         inputs=inputs,
         parallelism=parallelism,
         keyed_input=keyed_input,
         location=location,
         options={
             "entry": factory.entry,
+            "entries": factory.entries,
             "is_method": factory.is_method,
             **_source_options(kind, factory),
             **(options or {}),
         },
+        branches=branches,
+        routings=routings,
     )
     graph.add(transformation)
     return transformation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sage.kernel.graph import LogicalGraph
 from sage.kernel.runtime import JobHandle
@@ -11,6 +11,7 @@ from sage.kernel.runtime import JobHandle
 __all__ = ["Environment"]
 
 
+@runtime_checkable
 class Environment(Protocol):
     """Declares a pipeline and runs it."""
 
@@ -20,8 +21,16 @@ class Environment(Protocol):
     def subgraph(self, ends: Iterable[str]) -> LogicalGraph:
         """A new graph of these operators and all that lead to them."""
 
-    def run_graph(self, graph: LogicalGraph, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
-        """Compile and start a graph of this environment; returns at once."""
+    def run_graph(
+        self,
+        graph: LogicalGraph,
+        offsets: Mapping[str, list[Any]] | None = None,
+        *,
+        answers: frozenset[str] | None = None,
+    ) -> JobHandle:
+        """Compile and start a graph of this environment; returns at once. `answers` names the operators that lead to
+        the answer, where it answers requests.
+        """
 
     def submit(self, wait: bool = True, *, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
         """Compile the pipeline and run it."""

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from sage.kernel.graph import PipelineError
 
 from .local_environment import EnvironmentConfig, LocalEnvironment, PipelineCaptured, capture_submit
 
-__all__ = ["load_pipeline"]
+__all__ = ["apply_settings", "load_pipeline"]
 
 
 def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -> LocalEnvironment:
@@ -43,7 +43,32 @@ def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -
         )
     plain = {key: value for key, value in (settings or {}).items() if "." not in key}
     environment, used = _environment(file, plain)
-    for key, value in (settings or {}).items():
+    unused = {key: value for key, value in (settings or {}).items() if key not in used}
+    apply_settings(environment, unused, (), file, offered=lambda: _parameters_of(file))
+    return environment
+
+
+def apply_settings(
+    environment: LocalEnvironment,
+    settings: Mapping[str, Any],
+    parameters: Iterable[str],
+    file: Path,
+    offered: Callable[[], Iterable[str]] | None = None,
+) -> None:
+    """Apply what is a `setting` of the environment or an `operator.key`; what names one of `parameters` is passed over.
+
+    Args:
+        environment: what to change.
+        settings: values by key.
+        parameters: keys that the file has used itself.
+        file: where the pipeline comes from.
+        offered: parameters of the file to offer to who misspelt one; `parameters` by default.
+
+    Raises:
+        PipelineError: a key fits nothing.
+    """
+    used = list(parameters)
+    for key, value in settings.items():
         if key in used:
             continue
         operator, dot, option = _split_key(environment, key)
@@ -52,8 +77,7 @@ def load_pipeline(path: str | Path, settings: Mapping[str, Any] | None = None) -
         elif key in EnvironmentConfig.model_fields:
             environment.configure(**{key: value})
         else:
-            raise _unknown_setting(file, key, used)
-    return environment
+            raise _unknown_setting(file, key, used if offered is None else offered())
 
 
 def _split_key(environment: LocalEnvironment, key: str) -> tuple[str, str, str]:
@@ -161,13 +185,13 @@ def _arguments_of(build: Any, plain: Mapping[str, Any], file: Path) -> dict[str,
     return {name: value for name, value in plain.items() if name in parameters}
 
 
-def _unknown_setting(file: Path, key: str, used: set[str]) -> PipelineError:
-    module = sys.modules.get(f"sage_pipeline_{file.stem}")
-    build = getattr(module, "build", None)
-    known = [
-        *(inspect.signature(build).parameters if inspect.isfunction(build) else ()),
-        *EnvironmentConfig.model_fields,
-    ]
+def _parameters_of(file: Path) -> Iterable[str]:
+    build = getattr(sys.modules.get(f"sage_pipeline_{file.stem}"), "build", None)
+    return inspect.signature(build).parameters if inspect.isfunction(build) else ()
+
+
+def _unknown_setting(file: Path, key: str, parameters: Iterable[str]) -> PipelineError:
+    known = [*parameters, *EnvironmentConfig.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     hint = (
         f"did you mean {close[0]!r}?"

@@ -10,23 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
+from sage.common.errors import InvalidArgumentError
 from sage.kernel.compiler import CompileOptions, NodeCapacity, check_names, compile_graph
-from sage.kernel.graph import ExecutionGraph, LogicalGraph, OperatorKind, PipelineError
+from sage.kernel.graph import Contract, ExecutionGraph, LogicalGraph, OperatorKind, PipelineError
 from sage.kernel.operators import (
     CallableSource,
     FunctionFactory,
     IterableSource,
+    Requests,
     SourceFunction,
     validate_config,
 )
 from sage.kernel.runtime import JobHandle, JobOptions, start_job
+from sage.kernel.runtime.dead_letter_budget import DeadLetterBudget
 from sage.platform import LocalBackend
 from sage.platform.nodes import local_node
 
 from .datastream import DataStream
 from .declare import declare, user_location
+from .future import FutureStream, declare_future
+from .services import service_spec
 from .waiting import wait_interruptible
 
 __all__ = ["EnvironmentConfig", "LocalEnvironment", "PipelineCaptured", "capture_submit"]
@@ -40,18 +45,33 @@ class EnvironmentConfig(BaseModel, extra="forbid", frozen=True):
         watchdog_s: seconds without progress, while there is work, after which the job fails; None never.
         grace_s: seconds that a stopped job has to drain.
         abort_grace_s: seconds that an aborted job waits for its tasks.
+        hold_heap: while jobs run, the garbage collector leaves alone what was there before them, so that it does not
+            stop all threads to look at it; it is given back when they have ended.
         queue_capacity: capacity of each inbox in items; None lets the compiler choose.
         fusion: whether neighbours may share a task.
         parallelism: replicas by operator name; beats what the pipeline declares.
+        max_dead_letters: dead letters that a run may have, as a number or as a share of the items that its sources
+            give ("1%"); with more the run fails. None is no limit.
     """
 
     home: Path = Path(".sage")
     watchdog_s: float | None = Field(default=300.0, gt=0)
     grace_s: float = Field(default=30.0, gt=0)
     abort_grace_s: float = Field(default=5.0, gt=0)
+    hold_heap: bool = True
     queue_capacity: int | None = Field(default=None, ge=1)
     fusion: bool = True
     parallelism: dict[str, int] = Field(default_factory=dict)
+    max_dead_letters: int | str | None = None
+
+    @field_validator("max_dead_letters", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        try:
+            DeadLetterBudget.parse(value)
+        except InvalidArgumentError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class PipelineCaptured(BaseException):
@@ -104,11 +124,18 @@ class LocalEnvironment:
         config: Mapping[str, Any] | None = None,
         *,
         parallelism: int | None = None,
-        contract: Any = None,
+        contract: Contract | None = None,
         name: str | None = None,
     ) -> DataStream:
         """A stream out of a `SourceFunction` class with its config, an instance of one, or a function that
         returns an iterable.
+
+        Args:
+            source: where the items come from.
+            config: of a class.
+            parallelism: replicas; each picks its share by `self.ctx.replica_index`. A function has one.
+            contract: what the source needs and promises; a source is not retried.
+            name: unique in the pipeline.
 
         Example:
             >>> def numbers():
@@ -136,9 +163,20 @@ class LocalEnvironment:
         return DataStream(self, (added.name,))
 
     def from_collection(
-        self, items: Iterable[Any], *, parallelism: int | None = None, name: str | None = None
+        self,
+        items: Iterable[Any],
+        *,
+        parallelism: int | None = None,
+        contract: Contract | None = None,
+        name: str | None = None,
     ) -> DataStream:
         """A stream out of any iterable, which is read while the pipeline runs; it may be endless.
+
+        Args:
+            items: the items; an iterator gives them to one run only.
+            parallelism: replicas, between which a list, a tuple or a range is divided; other iterables have one.
+            contract: what the source needs and promises.
+            name: unique in the pipeline.
 
         Example:
             >>> LocalEnvironment("demo").from_collection("ab").collect()
@@ -146,13 +184,21 @@ class LocalEnvironment:
         """
         if not isinstance(items, Iterable):
             raise PipelineError(f"from_collection takes an iterable, got {items!r} ({user_location()})")
-        added = declare(self.graph, OperatorKind.SOURCE, IterableSource(items), parallelism=parallelism, name=name)
+        source = IterableSource(items)
+        facts: dict[str, Any] = {"parallelism": parallelism, "contract": contract, "name": name}
+        added = declare(self.graph, OperatorKind.SOURCE, source, **facts)
         return DataStream(self, (added.name,))
 
     def from_batch(
-        self, items: Sequence[Any], *, parallelism: int | None = None, name: str | None = None
+        self,
+        items: Sequence[Any],
+        *,
+        parallelism: int | None = None,
+        contract: Contract | None = None,
+        name: str | None = None,
     ) -> DataStream:
-        """A stream out of a finished batch: a sequence, copied now, so that later changes to it do not count.
+        """A stream out of a finished batch: a sequence, copied now, so that later changes to it do not count. The
+        arguments are those of `from_collection`.
 
         Example:
             >>> batch = [1, 2]
@@ -166,7 +212,84 @@ class LocalEnvironment:
                 f"from_batch takes a list or another sequence, got {type(items).__name__}: use "
                 f"from_collection ({user_location()})"
             )
-        return self.from_collection(tuple(items), parallelism=parallelism, name=name)
+        return self.from_collection(tuple(items), parallelism=parallelism, contract=contract, name=name)
+
+    def from_future(self, name: str | None = None) -> FutureStream:
+        """A stream whose items come later: operators behind it send them back with `fill`. So a pipeline gets a loop.
+
+        Args:
+            name: unique in the pipeline.
+
+        Example:
+            >>> env = LocalEnvironment("demo")
+            >>> again = env.from_future("again")
+            >>> tried = env.from_collection([3, 0, 1]).union(again).map(lambda n: n - 1)
+            >>> again.fill(tried.filter(lambda n: n > 0), max_in_flight=10)
+            >>> sorted(tried.filter(lambda n: n <= 0).collect())
+            [-1, 0, 0]
+        """
+        return declare_future(self, name)
+
+    # -- services
+
+    def from_requests(self, *, name: str = "requests") -> DataStream:
+        """The stream of a service's pipeline: what operators of another environment ask. It ends in `.respond()`, and
+        each request has one answer on the way there; what an operator raises, is raised at the caller.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment, MapFunction
+            >>> lengths = LocalEnvironment("lengths")
+            >>> answers = lengths.from_requests().map(str.strip).map(len).respond()
+            >>> class Ask(MapFunction[str, int]):
+            ...     def execute(self, item):
+            ...         return self.ctx.call_service("lengths", item)
+            >>> env = LocalEnvironment("demo")
+            >>> env.register_service("lengths", lengths)
+            >>> env.from_collection(["  a", "bb "]).map(Ask).collect()
+            [1, 2]
+        """
+        return DataStream(self, (declare(self.graph, OperatorKind.SOURCE, Requests(), name=name).name,))
+
+    def register_service(
+        self,
+        name: str,
+        service: Any,
+        config: Mapping[str, Any] | None = None,
+        *,
+        concurrency: int | None = None,
+    ) -> None:
+        """Offer a service to all operators of the pipeline, which call it by its name: `self.ctx.call_service(name,
+        request, timeout_s=None)`, in `async` operators `await self.ctx.call_service_async(...)`.
+
+        It is started once per job, before the sources, and ended after the last operator. What it raises is raised at
+        the caller.
+
+        Args:
+            name: unique in the environment; `Contract(services=(name,))` on an operator says that it will call it, and
+                has the name checked when the pipeline is compiled.
+            service: a `ServiceFunction` class or instance, a plain or `async` function, or an environment whose
+                pipeline begins with `from_requests()` and ends in `.respond()`.
+            config: of a class.
+            concurrency: most requests that it works on at once, others wait; None is 1 for plain functions, which then
+                run on the thread of their `setup`, and 64 for `async` ones and pipelines.
+
+        Raises:
+            PipelineError: the name is taken, or this cannot be a service.
+            ConfigError: a config key is missing, unknown or of the wrong type.
+
+        Example:
+            >>> from sage.kernel.api import LocalEnvironment, MapFunction
+            >>> class Priced(MapFunction[str, str]):
+            ...     def execute(self, item):
+            ...         return f"{item}: {self.ctx.call_service('prices', item, timeout_s=5)}"
+            >>> env = LocalEnvironment("demo")
+            >>> env.register_service("prices", {"tea": 3, "cake": 4}.get)
+            >>> env.from_collection(["tea", "cake"]).map(Priced).collect()
+            ['tea: 3', 'cake: 4']
+        """
+        if service is self:
+            raise PipelineError(f"environment {self.name!r} cannot be a service of itself ({user_location()})")
+        self.graph.services[name] = service_spec(name, service, config, concurrency, self.graph.services)
 
     # -- changes before the run
 
@@ -237,13 +360,22 @@ class LocalEnvironment:
                 wanted.add(name)
                 queue.extend(self.graph[name].inputs)
         graph = LogicalGraph(self.name)
+        graph.services.update(self.graph.services)
         for transformation in self.graph.transformations:
             if transformation.name in wanted:
                 graph.add(transformation)
         return graph
 
-    def run_graph(self, graph: LogicalGraph, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
-        """Compile and start a graph of this environment; returns at once.
+    def run_graph(
+        self,
+        graph: LogicalGraph,
+        offsets: Mapping[str, list[Any]] | None = None,
+        *,
+        retry_id: str = "",
+        answers: frozenset[str] | None = None,
+    ) -> JobHandle:
+        """Compile and start a graph of this environment; returns at once. `retry_id` says that it is a retry of dead
+        letters, `answers` which operators lead to the answer of a service's pipeline.
 
         Raises:
             PipelineError: the pipeline is wrong, or a pipeline file runs a part of itself while it is being loaded.
@@ -258,8 +390,11 @@ class LocalEnvironment:
             watchdog_s=self.config.watchdog_s,
             grace_s=self.config.grace_s,
             abort_grace_s=self.config.abort_grace_s,
+            max_dead_letters=self.config.max_dead_letters,
+            retry_id=retry_id,
+            hold_heap=self.config.hold_heap,
         )
-        return start_job(self._compile(graph), graph, LocalBackend(), options, offsets)
+        return start_job(self._compile(graph), graph, LocalBackend(), options, offsets, answers)
 
     def submit(self, wait: bool = True, *, offsets: Mapping[str, list[Any]] | None = None) -> JobHandle:
         """Compile the pipeline and run it.

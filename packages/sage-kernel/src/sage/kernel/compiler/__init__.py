@@ -2,19 +2,21 @@
 decided and why.
 
 - `plan`: `Plan`, `CompileOptions`, `compile_graph`
-- `validate`, `types`, `parallelism`, `execution`, `fuse`, `replicate`, `wire`, `place`: the passes, in this
-  order
+- `loops`, `validate`, `types`, `parallelism`, `execution`, `coarsen`, `ordering`, `fuse`, `replicate`, `wire`,
+  `place`: the passes, in this order
 - `render`: a plan as text, Mermaid or Graphviz
 """
 
 from __future__ import annotations
 
+from .coarsen import HAND_OVER_S
 from .pipeline import PASSES, compile_graph
 from .plan import Chain, CompileOptions, NodeCapacity, Plan
 from .render import render_dot, render_mermaid, render_text
 from .validate import check_names
 
 __all__ = [
+    "HAND_OVER_S",
     "PASSES",
     "Chain",
     "CompileOptions",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sage.kernel.graph import Execution, PipelineError
+from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, PipelineError
+from sage.kernel.operators import Function, FunctionFactory
+from sage.kernel.operators.process_code import explain_code
 
 from .plan import Plan
 
@@ -15,7 +17,8 @@ DEFAULT_CONCURRENCY = 64
 
 
 def choose_execution(plan: Plan) -> Plan:
-    """ASYNC for coroutine functions, THREAD for plain ones, unless the contract says otherwise.
+    """ASYNC for coroutine functions, PROCESS for `cpu_bound` plain ones, THREAD for the others, unless the contract
+    says otherwise.
 
     Raises:
         PipelineError: a time limit on an operator that nothing can interrupt.
@@ -28,14 +31,39 @@ def choose_execution(plan: Plan) -> Plan:
             chosen[operator.name], why = asked, "declared by the contract"
         elif operator.factory.is_async:
             chosen[operator.name], why = Execution.ASYNC, "it is a coroutine function"
+        elif operator.contract.cpu_bound:
+            chosen[operator.name], why = _cpu_bound(operator)
         else:
             chosen[operator.name], why = Execution.THREAD, "it is a plain function"
-        if chosen[operator.name] is Execution.THREAD and operator.contract.io.timeout_s is not None:
+        if chosen[operator.name] is not Execution.ASYNC and operator.contract.io.timeout_s is not None:
             raise PipelineError(
-                f"timeout_s needs an async operator: a thread in a call cannot be interrupted (the job's watchdog_s "
-                f"is the limit there) {operator.where}"
+                f"timeout_s needs an async operator: a {chosen[operator.name]} in a call cannot be "
+                f"interrupted (the job's watchdog_s is the limit there) {operator.where}"
             )
-        if operator.contract.cpu_bound and chosen[operator.name] is Execution.THREAD:
-            why += "; cpu_bound: pure-Python work on threads shares one interpreter lock"
+        if operator.contract.cpu_bound and chosen[operator.name] is Execution.ASYNC:
+            why += "; cpu_bound: pure-Python work holds up the event loop, a plain function would get a process"
+        if chosen[operator.name] is Execution.PROCESS and _is_instance(operator):
+            why += "; the instance itself stays as it is, each process has a copy"
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
     return replace(plan, execution=chosen).noted("execution", *lines)
+
+
+def _cpu_bound(operator: BaseTransformation) -> tuple[Execution, str]:
+    """A process where that is possible, else a thread, with the reason."""
+    on_thread = "it is cpu_bound and runs on a thread, where pure-Python work shares one interpreter lock: "
+    if operator.contract.services:
+        return Execution.THREAD, on_thread + "it calls services, which are in this process"
+    if operator.contract.io.batching is not None:
+        return Execution.THREAD, on_thread + "a batched function gathers its lists in this process"
+    if operator.kind is OperatorKind.SOURCE:
+        return Execution.THREAD, on_thread + "sources stay in this process"
+    if operator.kind is OperatorKind.SINK:
+        return Execution.THREAD, on_thread + "what a sink keeps belongs to this process (execution=PROCESS moves it)"
+    reason = explain_code(operator.factory)
+    if reason:
+        return Execution.THREAD, on_thread + f"it cannot be sent to a process, {reason}"
+    return Execution.PROCESS, "it is cpu_bound: pure-Python work shares no interpreter lock there"
+
+
+def _is_instance(operator: BaseTransformation) -> bool:
+    return isinstance(operator.factory, FunctionFactory) and isinstance(operator.factory.target, Function)

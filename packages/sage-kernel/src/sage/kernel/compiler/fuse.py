@@ -1,4 +1,4 @@
-"""Pass 5: which neighbours share a task. Between fused operators an item is passed by a call, not through a
+"""Pass 6: which neighbours share a task. Between fused operators an item is passed by a call, not through a
 queue.
 """
 
@@ -10,8 +10,9 @@ from sage.kernel.graph import BaseTransformation, Execution, OperatorKind
 
 from .plan import Chain, Plan
 
-__all__ = ["fuse", "needs_shuffle"]
+__all__ = ["fuse", "max_wait_of", "needs_shuffle"]
 
+_LOOPS = frozenset({OperatorKind.FLATMAP, OperatorKind.JOIN, OperatorKind.INTERLEAVE, OperatorKind.BATCH})
 _FLATMAPS_MAX = 5
 """Each opens three blocks of the generated code, and CPython allows twenty inside each other."""
 
@@ -39,6 +40,13 @@ def fuse(plan: Plan) -> Plan:
     return replace(plan, chains=fused).noted("fuse", *lines)
 
 
+def max_wait_of(operator: BaseTransformation) -> float | None:
+    """How long the lists of an operator wait to be filled; None where they wait for ever, or where there are none."""
+    batching = operator.contract.io.batching
+    waits: float | None = operator.options.get("max_wait_s") if batching is None else batching.max_wait_s
+    return waits
+
+
 def needs_shuffle(plan: Plan, upstream: BaseTransformation, operator: BaseTransformation) -> bool:
     """Whether items must be routed by key between these two."""
     if not operator.keyed_input or plan.parallelism[operator.name] == 1:
@@ -53,9 +61,18 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
         return "it is a source"
     if not plan.options.fusion:
         return "fusion is off"
+    if operator.kind is OperatorKind.FUTURE:
+        return "items come back to it"
+    if operator.name in plan.reordering:
+        return "it takes rows in any order"
     if len(operator.inputs) > 1:
         return "it has several inputs"
     upstream = plan.graph[operator.inputs[0]]
+    if upstream.kind is OperatorKind.FUTURE:
+        return f"it takes what comes back to {upstream.name!r}"
+    branch = operator.branch(0)
+    if branch is not None:
+        return f"it takes the branch {branch!r} of {upstream.name!r}"
     if len(plan.graph.consumers(upstream.name)) > 1:
         return f"{upstream.name!r} has several consumers"
     if plan.parallelism[upstream.name] != plan.parallelism[operator.name]:
@@ -66,6 +83,8 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
         return f"{upstream.name!r} runs on {one}, this on {other}"
     if needs_shuffle(plan, upstream, operator):
         return "items are routed by key"
+    if operator.routing(0) is not None and plan.parallelism[operator.name] > 1:
+        return f"its items are dealt out by {operator.routing(0)}"
     if (
         plan.execution[operator.name] is Execution.ASYNC
         and operator.keyed_input
@@ -74,6 +93,9 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
         return "items of one key must not overtake each other: they queue by key in front of it"
     if plan.execution[operator.name] is Execution.ASYNC and OperatorKind.KEY_BY in (operator.kind, upstream.kind):
         return "keys are given one at a time, so that items of a key stay in order"
+    lists = _lists_obstacle(plan, upstream, operator)
+    if lists is not None:
+        return lists
     if operator.contract.io.queue_capacity is not None:
         return f"its contract asks for a queue of {operator.contract.io.queue_capacity} in front of it"
     if _concurrency(upstream) != _concurrency(operator):
@@ -81,12 +103,35 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
     return None
 
 
-def _too_deep(plan: Plan, operator: BaseTransformation, chain_by_tail: dict[str, list[str]]) -> str | None:
-    chain = chain_by_tail[operator.inputs[0]]
-    flatmaps = sum(1 for name in chain if plan.graph[name].kind is OperatorKind.FLATMAP)
-    if operator.kind is OperatorKind.FLATMAP and flatmaps == _FLATMAPS_MAX:
-        return f"a chain holds at most {_FLATMAPS_MAX} flatmaps, whose loops are nested"
+def _lists_obstacle(plan: Plan, upstream: BaseTransformation, operator: BaseTransformation) -> str | None:
+    """Why an operator that gathers lists, or one behind it, begins a task."""
+    if plan.execution[operator.name] is Execution.ASYNC:
+        if operator.contract.io.batching is not None:
+            return "it gathers its items into lists, several of which are under way at once"
+        if upstream.contract.io.batching is not None:
+            return f"{upstream.name!r} answers for whole lists"
+    max_wait_s = max_wait_of(operator)
+    if max_wait_s is not None:
+        return f"its lists go after {max_wait_s:g} s, however long the operator before it takes for an item"
     return None
+
+
+def _too_deep(plan: Plan, operator: BaseTransformation, chain_by_tail: dict[str, list[str]]) -> str | None:
+    if not _opens_loop(plan, operator):
+        return None
+    chain = chain_by_tail[operator.inputs[0]]
+    loops = sum(1 for name in chain if _opens_loop(plan, plan.graph[name]))
+    if loops == _FLATMAPS_MAX:
+        return f"a chain holds at most {_FLATMAPS_MAX} operators with many outputs, whose loops are nested"
+    return None
+
+
+def _opens_loop(plan: Plan, operator: BaseTransformation) -> bool:
+    if operator.kind is OperatorKind.SPLIT:
+        return False
+    if operator.kind in _LOOPS:
+        return True
+    return operator.contract.io.batching is not None or bool(plan.graph.branches_of(operator.name))
 
 
 def _concurrency(operator: BaseTransformation) -> int | None:

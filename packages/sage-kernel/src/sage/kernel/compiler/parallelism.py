@@ -44,6 +44,9 @@ def choose_parallelism(plan: Plan) -> Plan:
                 f"only once; give a source class "
                 f"(self.ctx.replica_index tells replicas apart) or a list {operator.where}"
             )
+        single = operator.options.get("single")
+        if chosen[name] > 1 and single:
+            raise PipelineError(f"parallelism {chosen[name]} is not possible: {single} {operator.where}")
         if chosen[name] > 1:
             why += _caution(operator)
         lines.append((name, f"{chosen[name]} replica(s): {why}"))

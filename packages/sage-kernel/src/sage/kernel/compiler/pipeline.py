@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from sage.kernel.graph import ExecutionGraph, LogicalGraph
 
+from .coarsen import coarsen
 from .execution import choose_execution
 from .fuse import fuse
+from .loops import check_loops
+from .ordering import plan_order
 from .parallelism import choose_parallelism
 from .place import place
 from .plan import CompileOptions, Plan
@@ -19,10 +22,13 @@ from .wire import wire
 __all__ = ["PASSES", "compile_graph"]
 
 PASSES: tuple[Callable[[Plan], Plan], ...] = (
+    check_loops,
     validate,
     check_types,
     choose_parallelism,
     choose_execution,
+    coarsen,
+    plan_order,
     fuse,
     replicate,
     wire,

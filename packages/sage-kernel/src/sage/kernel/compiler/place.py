@@ -1,4 +1,4 @@
-"""Pass 8: where each task runs. What fits nowhere is refused at once, with the reason."""
+"""Pass 9: where each task runs. What fits nowhere is refused at once, with the reason."""
 
 from __future__ import annotations
 

@@ -71,6 +71,7 @@ class Plan:
     options: CompileOptions
     parallelism: Mapping[str, int] = field(default_factory=dict)
     execution: Mapping[str, Execution] = field(default_factory=dict)
+    reordering: frozenset[str] = frozenset()
     chains: tuple[Chain, ...] = ()
     tasks: tuple[TaskNode, ...] = ()
     edges: tuple[PhysicalEdge, ...] = ()

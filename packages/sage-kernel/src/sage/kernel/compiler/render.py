@@ -9,6 +9,10 @@ from sage.kernel.graph import ExecutionGraph, PhysicalEdge, TaskNode
 __all__ = ["render_dot", "render_mermaid", "render_text"]
 
 
+_DASHED = ", style=dashed, constraint=false"
+"""How Graphviz draws what closes a loop: it does not count for the layout from left to right."""
+
+
 def _heads(graph: ExecutionGraph) -> list[TaskNode]:
     return [task for task in graph.tasks if task.replica_index == 0]
 
@@ -31,6 +35,8 @@ def _facts(task: TaskNode) -> str:
         facts.append(f"{task.concurrency} in flight")
     if task.queue is not None:
         facts.append(f"queue {task.queue.capacity}")
+    if task.reorders:
+        facts.append("restores the order")
     return ", ".join(facts)
 
 
@@ -42,7 +48,8 @@ def render_text(graph: ExecutionGraph, *, explain: bool = False) -> str:
         lines.append(f"  {' -> '.join(task.chain)}  ({_facts(task)})")
         for source, target, edge in links:
             if source == _chain_name(task.id):
-                lines.append(f"    => {target} by {edge.routing}")
+                back = ", closes the loop" if edge.feedback else ""
+                lines.append(f"    => {target} by {edge.routing}{back}")
     if explain:
         lines.append("")
         lines.append("why:")
@@ -61,7 +68,9 @@ def render_mermaid(graph: ExecutionGraph) -> str:
     for task in heads:
         chain = " → ".join(_escape(name) for name in task.chain)
         lines.append(f'    t{number[_chain_name(task.id)]}["{chain}<br/>{_facts(task)}"]')
-    lines += [f"    t{number[source]} -->|{edge.routing}| t{number[target]}" for source, target, edge in _links(graph)]
+    for source, target, edge in _links(graph):
+        arrow = f"-.->|{edge.routing}, closes the loop|" if edge.feedback else f"-->|{edge.routing}|"
+        lines.append(f"    t{number[source]} {arrow} t{number[target]}")
     return "\n".join(lines) + "\n"
 
 
@@ -72,7 +81,7 @@ def render_dot(graph: ExecutionGraph) -> str:
         label = f"{_quote(' -> '.join(task.chain))}\\n{_facts(task)}"
         lines.append(f'    "{_quote(_chain_name(task.id))}" [label="{label}"];')
     lines += [
-        f'    "{_quote(source)}" -> "{_quote(target)}" [label="{edge.routing}"];'
+        f'    "{_quote(source)}" -> "{_quote(target)}" [label="{edge.routing}"{_DASHED if edge.feedback else ""}];'
         for source, target, edge in _links(graph)
     ]
     return "\n".join([*lines, "}"]) + "\n"

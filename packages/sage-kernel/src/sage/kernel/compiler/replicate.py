@@ -1,4 +1,4 @@
-"""Pass 6: chains become tasks, one per replica, each with one bounded inbox."""
+"""Pass 7: chains become tasks, one per replica, each with one bounded inbox."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def replicate(plan: Plan) -> Plan:
         if execution is Execution.ASYNC and head.kind is not OperatorKind.KEY_BY:
             # Not for key_by: an item that gets its key first would overtake those of the same key before it.
             concurrency = head.contract.resources.concurrency or DEFAULT_CONCURRENCY
+            if head.options.get("in_order"):
+                concurrency = 1
         queue = _queue(plan, chain, replicas, concurrency) if head.inputs else None
         for index in range(replicas):
             tasks.append(
@@ -37,6 +39,7 @@ def replicate(plan: Plan) -> Plan:
                     execution=execution,
                     concurrency=concurrency,
                     queue=queue,
+                    reorders=head.name in plan.reordering,
                 )
             )
         if queue is not None:
@@ -46,7 +49,13 @@ def replicate(plan: Plan) -> Plan:
 
 
 def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDescriptor:
-    asked = plan.graph[chain.name].contract.io.queue_capacity
+    head = plan.graph[chain.name]
+    if head.kind is OperatorKind.FUTURE:
+        return QueueDescriptor(
+            capacity=head.options["max_in_flight"],
+            reason="max_in_flight of the loop, so that what comes back never waits",
+        )
+    asked = head.contract.io.queue_capacity
     if asked is not None:
         return QueueDescriptor(capacity=asked, reason="declared by the contract")
     if plan.options.queue_capacity is not None:
@@ -56,7 +65,7 @@ def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDe
             capacity=max(4 * concurrency, 4 * _MANY_REPLICAS),
             reason="four times what is in flight, so that no slot waits for its next item",
         )
-    if replicas > 1 and not plan.graph[chain.name].keyed_input:
+    if replicas > 1 and not head.keyed_input:
         return QueueDescriptor(
             capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them"
         )

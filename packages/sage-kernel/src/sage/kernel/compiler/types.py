@@ -16,7 +16,9 @@ from .plan import Plan
 
 __all__ = ["check_types", "fits"]
 
-_SAME = frozenset({OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.REDUCE})
+_SAME = frozenset(
+    {OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.REDUCE, OperatorKind.SPLIT, OperatorKind.ORDERED}
+)
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}
 
 
@@ -29,9 +31,20 @@ def check_types(plan: Plan) -> Plan:
     outputs: dict[str, Any] = {}
     checked = 0
     for operator in plan.operators:
-        takes, gives = _signature(operator)
-        incoming = [outputs[name] for name in operator.inputs]
-        for name, given in zip(operator.inputs, incoming, strict=True):
+        if operator.kind is OperatorKind.FUTURE:
+            # What comes back is known further down, and compared by `_check_feedback`.
+            outputs[operator.name] = Any
+            continue
+        signatures = [_signature(operator, entry) for entry in _entries(operator)]
+        gives = signatures[0][1] if len({str(gives) for _, gives in signatures}) == 1 else Any
+        # What goes to a branch is not what the function returns.
+        incoming = [
+            outputs[name] if operator.branch(index) is None or plan.graph[name].kind is OperatorKind.SPLIT else Any
+            for index, name in enumerate(operator.inputs)
+        ]
+        sides = operator.options.get("sides") or (0,) * len(incoming)
+        for name, given, side in zip(operator.inputs, incoming, sides, strict=True):
+            takes = signatures[side][0] if side < len(signatures) else Any
             if given is Any or takes is Any:
                 continue
             checked += 1
@@ -43,15 +56,49 @@ def check_types(plan: Plan) -> Plan:
                 )
         if operator.kind in _SAME:
             outputs[operator.name] = incoming[0] if len(incoming) == 1 else Any
+        elif operator.kind is OperatorKind.BATCH:
+            known = len(incoming) == 1 and incoming[0] is not Any
+            outputs[operator.name] = types.GenericAlias(list, (incoming[0],)) if known else list
         else:
             outputs[operator.name] = gives
+    checked += _check_feedback(plan, outputs)
     edges = sum(len(operator.inputs) for operator in plan.operators)
     return plan.noted("types", ("", f"{checked} of {edges} edges have types on both ends, all fit"))
 
 
-def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
+def _check_feedback(plan: Plan, outputs: dict[str, Any]) -> int:
+    """Compare what comes back to a future with what those take who have its stream; how many pairs have both types."""
+    checked = 0
+    for future in plan.operators:
+        if future.kind is not OperatorKind.FUTURE:
+            continue
+        for operator, index in plan.graph.consumers(future.name):
+            sides = operator.options.get("sides")
+            side = sides[index] if sides else 0
+            entries = _entries(operator)
+            takes = _signature(operator, entries[side])[0] if side < len(entries) else Any
+            for number, name in enumerate(future.inputs):
+                given = outputs[name] if future.branch(number) is None else Any
+                if given is Any or takes is Any:
+                    continue
+                checked += 1
+                if not fits(given, takes):
+                    raise TypeMismatchError(
+                        f"{operator.name!r} takes {_show(takes)}, but what comes back through the future "
+                        f"{future.name!r} is {_show(given)}, from {name!r} {operator.where}; "
+                        f"{name!r} is declared at {plan.graph[name].location}"
+                    )
+    return checked
+
+
+def _entries(operator: BaseTransformation) -> tuple[Any, ...]:
+    """The functions that get items: two of a comap, one for each stream."""
+    entries: tuple[Any, ...] = operator.options.get("entries") or (operator.options.get("entry"),)
+    return entries
+
+
+def _signature(operator: BaseTransformation, entry: Any) -> tuple[Any, Any]:
     """(type of an item that goes in, type of an item that comes out); Any where unknown."""
-    entry = operator.options.get("entry")
     if entry is None or isinstance(entry, type):
         return Any, Any
     try:
@@ -62,11 +109,15 @@ def _signature(operator: BaseTransformation) -> tuple[Any, Any]:
         return Any, Any
     if operator.options.get("is_method") and parameters:
         parameters = parameters[1:]
-    takes = hints.get(parameters[0].name, Any) if parameters and operator.kind is not OperatorKind.AGGREGATE else Any
+    # `add(accumulator, item)` of an aggregate takes the item second.
+    position = 1 if operator.kind is OperatorKind.AGGREGATE else 0
+    takes = hints.get(parameters[position].name, Any) if len(parameters) > position else Any
     gives = hints.get("return", Any)
+    if operator.contract.io.batching is not None:
+        return _closed(_item_type(takes)), _closed(_item_type(gives))
     if operator.kind in (OperatorKind.FLATMAP, OperatorKind.SOURCE):
         gives = _item_type(gives)
-    elif operator.kind in (OperatorKind.AGGREGATE, OperatorKind.SINK):
+    elif operator.kind in (OperatorKind.AGGREGATE, OperatorKind.JOIN, OperatorKind.SINK):
         gives = Any
     return _closed(takes), _closed(gives)
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from sage.kernel.graph import BaseTransformation, Emit, Execution, OperatorKind, PipelineError
+from sage.kernel.operators import missing_service
 
 from .plan import Plan
 
@@ -37,9 +38,15 @@ def validate(plan: Plan) -> Plan:
                 f"{operator.kind} takes a plain function, got the coroutine function "
                 f"{operator.factory.description} {operator.where}"
             )
-        if operator.contract.execution is Execution.PROCESS:
+        if operator.contract.execution is Execution.PROCESS and operator.factory.is_async:
             raise PipelineError(
-                f"execution PROCESS is not available on this backend, which offers thread and async {operator.where}"
+                f"a coroutine function cannot run in a process: leave execution AUTO, or give a plain function "
+                f"{operator.where}"
+            )
+        if operator.contract.execution is Execution.PROCESS and operator.kind is OperatorKind.SOURCE:
+            raise PipelineError(
+                f"a source runs on a thread, execution PROCESS is not possible: let it yield what is cheap to make, "
+                f"and do the work in a map {operator.where}"
             )
         if operator.contract.execution is Execution.ASYNC and operator.kind in _NO_ASYNC:
             raise PipelineError(f"{operator.kind} runs on a thread, execution ASYNC is not possible {operator.where}")
@@ -48,14 +55,45 @@ def validate(plan: Plan) -> Plan:
                 f"a coroutine function cannot run on a thread: leave execution AUTO or set ASYNC {operator.where}"
             )
         _check_contract(operator)
+        _check_services(plan, operator)
+        if operator.contract.io.batching is not None and plan.graph.branches_of(operator.name):
+            raise PipelineError(
+                f"a batched function has no side outputs, they belong to one item: put a map behind it {operator.where}"
+            )
     check_names(plan.options.parallelism, (operator.name for operator in operators), "parallelism")
     kept = sum(1 for operator in operators if operator.options.get("emit") is Emit.FINAL)
     note = f"{len(operators)} operators, {sum(1 for operator in operators if not operator.inputs)} source(s)"
     return plan.noted("validate", ("", note + (f", {kept} emit at the end of the stream" if kept else "")))
 
 
+def _check_services(plan: Plan, operator: BaseTransformation) -> None:
+    for name in operator.contract.services:
+        if name not in plan.graph.services:
+            told = missing_service(f"operator {operator.name!r}", name, plan.graph.services)
+            raise PipelineError(f"{told} {operator.where}")
+    if operator.contract.services and operator.contract.execution is Execution.PROCESS:
+        raise PipelineError(
+            f"an operator in a process cannot call services: leave execution AUTO, or call the service in a map before "
+            f"it {operator.where}"
+        )
+
+
 def _check_contract(operator: BaseTransformation) -> None:
     contract = operator.contract
+    if operator.kind is OperatorKind.BATCH and contract.execution in (Execution.ASYNC, Execution.PROCESS):
+        raise PipelineError(
+            f"batch only puts items together, on a thread: leave execution AUTO, got {contract.execution} "
+            f"{operator.where}"
+        )
+    if contract.io.batching is not None and operator.kind is not OperatorKind.MAP:
+        raise PipelineError(
+            f"only the function of a map can be batched: put batch(size) before the {operator.kind} {operator.where}"
+        )
+    if contract.io.batching is not None and contract.execution is Execution.PROCESS:
+        raise PipelineError(
+            f"a batched function runs on a thread or an event loop: to give lists to a process, put batch(size) before "
+            f"a map with execution PROCESS, and a flatmap behind it {operator.where}"
+        )
     if contract.state.keyed and not operator.keyed_input:
         raise PipelineError(
             f"its contract says that it keeps state by key: call key_by(...) before it {operator.where}"

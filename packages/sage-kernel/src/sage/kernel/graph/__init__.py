@@ -1,7 +1,7 @@
 """Contracts and the two graphs; pure data, no threads, no user code is run.
 
 - `contracts`: `Contract` and its parts
-- `logical`: what the user declared
+- `logical`: what the user declared; `loops`: what lies on a cycle
 - `physical`: what runs: `ExecutionGraph`
 - `errors`: the errors of the kernel
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .contracts import (
     Backoff,
+    Batching,
     Contract,
     ErrorPolicy,
     Execution,
@@ -30,11 +31,13 @@ from .errors import (
     UnschedulableError,
 )
 from .logical import BaseTransformation, Emit, LogicalGraph, OperatorFactory, OperatorKind, SourceLocation
+from .loops import Loop, find_loops
 from .physical import ExecutionGraph, Note, PhysicalEdge, QueueDescriptor, Routing, TaskNode
 
 __all__ = [
     "Backoff",
     "BaseTransformation",
+    "Batching",
     "Contract",
     "DeadLettersError",
     "Emit",
@@ -45,6 +48,7 @@ __all__ = [
     "JobFailedError",
     "KernelError",
     "LogicalGraph",
+    "Loop",
     "Note",
     "OnError",
     "OperatorError",
@@ -62,4 +66,5 @@ __all__ = [
     "TaskNode",
     "TypeMismatchError",
     "UnschedulableError",
+    "find_loops",
 ]

@@ -15,6 +15,7 @@ from sage.common.errors import InvalidArgumentError
 
 __all__ = [
     "Backoff",
+    "Batching",
     "Contract",
     "ErrorPolicy",
     "Execution",
@@ -164,6 +165,33 @@ class ErrorPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How the items of a batched function come together: it gets a list of items and gives a list of as many outputs.
+
+    Attributes:
+        size: most items in a list.
+        max_wait_s: a list that is not full goes when its first item has waited so long; None waits until it is full
+            or the stream ends.
+
+    Example:
+        >>> Batching(size=32, max_wait_s=0.01).size
+        32
+        >>> Batching(size=0)
+        Traceback (most recent call last):
+        ...
+        sage.common.errors.InvalidArgumentError: batching.size must be >= 1, got 0
+    """
+
+    size: int = 32
+    max_wait_s: float | None = 0.01
+
+    def __post_init__(self) -> None:
+        _at_least("batching.size", self.size, 1, whole=True)
+        if self.max_wait_s is not None:
+            _at_least("batching.max_wait_s", self.max_wait_s, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IOSpec:
     """How an operator takes and gives items (I of the contract).
 
@@ -175,14 +203,23 @@ class IOSpec:
         outputs_max: most outputs of one `flatmap` call; more is an error of that item (a generator that never
             ends).
         errors: what follows when the operator raises.
+        batching: the function of a `map` takes and gives lists; None takes and gives single items.
+        item_cost_s: processor time of one item in seconds, where it is known: the compiler then spares hand-overs that
+            cost more than they bring.
     """
 
     queue_capacity: int | None = None
     timeout_s: float | None = None
     outputs_max: int = 100_000
     errors: ErrorPolicy = field(default_factory=ErrorPolicy)
+    batching: Batching | None = None
+    item_cost_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.item_cost_s is not None:
+            _at_least("io.item_cost_s", self.item_cost_s, 0)
+        if self.batching is not None and not isinstance(self.batching, Batching):
+            raise InvalidArgumentError(f"io.batching must be a Batching, got {self.batching!r}")
         if self.queue_capacity is not None:
             _at_least("io.queue_capacity", self.queue_capacity, 1, whole=True)
         if self.timeout_s is not None:
@@ -200,6 +237,15 @@ class Contract:
         >>> contract = Contract(execution=Execution.ASYNC, resources=Resources(concurrency=8))
         >>> contract.resources.concurrency, contract.io.errors.on_error.value
         (8, 'dead_letter')
+
+    Attributes:
+        resources: what one replica needs.
+        state: what it keeps between items.
+        io: how it takes and gives items.
+        execution: the vehicle that it asks for.
+        cpu_bound: it computes in Python.
+        services: names of the services that it calls; one that is not registered is refused when the pipeline is
+            compiled.
     """
 
     resources: Resources = field(default_factory=Resources)
@@ -207,3 +253,8 @@ class Contract:
     io: IOSpec = field(default_factory=IOSpec)
     execution: Execution = Execution.AUTO
     cpu_bound: bool = False
+    services: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.services, tuple) or not all(isinstance(name, str) for name in self.services):
+            raise InvalidArgumentError(f"contract.services must be a tuple of names, got {self.services!r}")

@@ -58,6 +58,7 @@ class TaskNode:
         concurrency: items in flight at once (1 on a thread).
         queue: its inbox, None for a source.
         node: name of the node it is placed on.
+        reorders: its first operator takes rows in any order and passes them on in that of their source.
     """
 
     id: str
@@ -68,6 +69,7 @@ class TaskNode:
     concurrency: int = 1
     queue: QueueDescriptor | None = None
     node: str = ""
+    reorders: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ class PhysicalEdge:
         routing: how an item finds its target.
         input_index: which input of the consumer it feeds.
         keyed: whether items carry their key.
+        branch: which branch of the producer's outputs goes this way, None for its main outputs.
+        feedback: it closes a loop: its items come back to a future.
     """
 
     source: str
@@ -87,6 +91,8 @@ class PhysicalEdge:
     routing: Routing
     input_index: int = 0
     keyed: bool = False
+    branch: str | None = None
+    feedback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +194,17 @@ def _task_line(task: TaskNode) -> str:
         parts.append(f"{task.concurrency} in flight")
     if task.queue is not None:
         parts.append(f"queue {task.queue.capacity}")
+    if task.reorders:
+        parts.append("restores the order")
     if task.node:
         parts.append(f"on {task.node}")
     return ", ".join(parts)
 
 
 def _edge_line(edge: PhysicalEdge) -> str:
-    return f"{edge.routing} to {', '.join(edge.targets)}{' by key' if edge.keyed else ''}"
+    branch = "" if edge.branch is None else f", branch {edge.branch!r}"
+    back = ", feedback" if edge.feedback else ""
+    return f"{edge.routing} to {', '.join(edge.targets)}{' by key' if edge.keyed else ''}{branch}{back}"
 
 
 def _edges_by_name(edges: Iterable[PhysicalEdge]) -> dict[str, PhysicalEdge]:

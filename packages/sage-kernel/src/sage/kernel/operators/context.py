@@ -5,14 +5,16 @@ logger, metrics.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sage.common.errors import InvalidArgumentError, SageError
 
-__all__ = ["CURRENT_KEY", "NO_KEY", "ContextError", "OperatorContext", "OperatorMetrics"]
+from .branches import BranchItem
+
+__all__ = ["CURRENT_KEY", "NO_KEY", "ContextError", "OperatorContext", "OperatorMetrics", "ServiceCalls"]
 
 
 class _NoKey:
@@ -24,6 +26,7 @@ class _NoKey:
 
 NO_KEY: Final = _NoKey()
 CURRENT_KEY: ContextVar[Hashable] = ContextVar("sage_current_key", default=NO_KEY)
+_SIDE_ITEMS: ContextVar[list[BranchItem] | None] = ContextVar("sage_side_items", default=None)
 
 
 class ContextError(SageError):
@@ -59,6 +62,16 @@ class OperatorMetrics:
         self._counters[name] = self._counters.get(name, 0) + amount
 
 
+class ServiceCalls(Protocol):
+    """How operators reach the services of their job; `who` stands in messages."""
+
+    def call(self, who: str, name: str, request: Any, timeout_s: float | None) -> Any:
+        """Ask and wait."""
+
+    async def call_async(self, who: str, name: str, request: Any, timeout_s: float | None) -> Any:
+        """Ask and wait, in a coroutine."""
+
+
 class OperatorContext:
     """`self.ctx` of an operator; one per replica.
 
@@ -69,6 +82,7 @@ class OperatorContext:
         job: the job's name.
         logger: logger named `sage.operator.<name>`.
         metrics: counters of this replica.
+        branches: the side outputs (of a split: the branches) that somebody takes.
 
     Example:
         >>> ctx = OperatorContext("count", keyed=True)
@@ -89,6 +103,9 @@ class OperatorContext:
         keyed: bool = False,
         concurrent: bool = False,
         stopping: list[bool] | None = None,
+        branches: frozenset[str] = frozenset(),
+        on_enough: Callable[[], None] | None = None,
+        services: ServiceCalls | None = None,
     ) -> None:
         self.name = name
         self.replica_index = replica_index
@@ -97,6 +114,10 @@ class OperatorContext:
         self.logger = logging.getLogger(f"sage.operator.{name}")
         self.metrics = OperatorMetrics()
         self.keyed = keyed
+        self.branches = branches
+        self._side_items: list[BranchItem] | None = None
+        self._on_enough = on_enough
+        self._services = services
         self._stopping = [] if stopping is None else stopping
         # Items of an `async` replica overlap, so there the current key belongs to the task and not to the
         # replica.
@@ -108,6 +129,73 @@ class OperatorContext:
     def stopping(self) -> bool:
         """Whether the job has been told to stop: a source that waits should look, and end."""
         return bool(self._stopping)
+
+    def enough(self) -> None:
+        """The operator passes on nothing any more: sources whose items it alone waits for may end."""
+        if self._on_enough is not None:
+            self._on_enough()
+
+    def call_service(self, name: str, request: Any, timeout_s: float | None = None) -> Any:
+        """Ask the service `name` and wait for its answer. In an `async` operator use `call_service_async`.
+
+        Raises:
+            ServiceError: there is no such service.
+            TimeoutError: no answer within `timeout_s` seconds.
+            Exception: whatever the service raises.
+        """
+        if self._concurrent:
+            raise ContextError(
+                f"operator {self.name!r} is async: use `await self.ctx.call_service_async({name!r}, ...)`, a call that "
+                f"waits would hold up its event loop"
+            )
+        return self._calls(name).call(f"operator {self.name!r}", name, request, timeout_s)
+
+    async def call_service_async(self, name: str, request: Any, timeout_s: float | None = None) -> Any:
+        """`call_service` for a coroutine; other items go on meanwhile."""
+        return await self._calls(name).call_async(f"operator {self.name!r}", name, request, timeout_s)
+
+    def _calls(self, name: str) -> ServiceCalls:
+        if self._services is None:
+            raise ContextError(
+                f"operator {self.name!r} cannot call the service {name!r}: services are there for operators on threads "
+                f"and event loops of a running job, not in processes"
+            )
+        return self._services
+
+    def side_output(self, branch: str, item: Any) -> None:
+        """Put `item` out on the side output `branch`, which `stream.side_output(branch)` takes. It is passed on
+        together with what the call returns, so not at all if the call raises.
+
+        An item for a branch that nobody takes is dropped and counted (`dropped.<branch>` in the metrics).
+
+        Raises:
+            ContextError: called outside of `execute` of a map, flatmap, filter or comap.
+        """
+        if branch not in self.branches:
+            self.metrics.count(f"dropped.{branch}")
+            return
+        items = _SIDE_ITEMS.get() if self._concurrent else self._side_items
+        if items is None:
+            raise ContextError(
+                f"operator {self.name!r} called ctx.side_output outside of an execute(): side outputs belong to an item"
+            )
+        items.append(BranchItem(branch, item))
+
+    def open_side(self) -> list[BranchItem]:
+        """A new list for the side outputs of one call; the runtime makes it before each."""
+        items: list[BranchItem] = []
+        if self._concurrent:
+            _SIDE_ITEMS.set(items)
+        else:
+            self._side_items = items
+        return items
+
+    def close_side(self) -> None:
+        """The call is over: what is put aside from now on belongs to no item."""
+        if self._concurrent:
+            _SIDE_ITEMS.set(None)
+        else:
+            self._side_items = None
 
     def enter(self, key: Hashable) -> None:
         """Make `key` the current one; the runtime calls this before each item of a keyed stream."""

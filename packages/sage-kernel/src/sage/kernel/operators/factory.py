@@ -14,17 +14,21 @@ from typing import Any
 from sage.kernel.graph import Contract, OperatorKind, PipelineError
 
 from .config import validate_config
+from .connected import CoMapFunction, bind_comap
 from .functions import (
+    AggregateFunction,
     FilterFunction,
     FlatMapFunction,
     Function,
     KeyByFunction,
     MapFunction,
+    ReduceFunction,
     SinkFunction,
     SourceFunction,
 )
+from .specs import BoundOperator, OperatorSpec
 
-__all__ = ["AggregateSpec", "BoundOperator", "CallableSource", "FunctionFactory", "IterableSource"]
+__all__ = ["AggregateSpec", "CallableSource", "FunctionFactory", "IterableSource"]
 
 _BASES: dict[OperatorKind, type[Function]] = {
     OperatorKind.SOURCE: SourceFunction,
@@ -32,25 +36,24 @@ _BASES: dict[OperatorKind, type[Function]] = {
     OperatorKind.FLATMAP: FlatMapFunction,
     OperatorKind.FILTER: FilterFunction,
     OperatorKind.KEY_BY: KeyByFunction,
+    OperatorKind.REDUCE: ReduceFunction,
+    OperatorKind.AGGREGATE: AggregateFunction,
+    OperatorKind.COMAP: CoMapFunction,
     OperatorKind.SINK: SinkFunction,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class BoundOperator:
-    """The operator of one replica: what to call for an item, and the function object behind it, if any."""
-
-    call: Callable[..., Any]
-    function: Function | None
-
-
-@dataclass(frozen=True, slots=True)
 class AggregateSpec:
-    """What `aggregate` folds with: a new accumulator, one step, the result of an accumulator."""
+    """What `aggregate` folds with: a new accumulator, one step, the result of an accumulator; `builtin` is the name of
+    a ready-made fold over the item itself, `ready_made` the name and the field of any ready-made fold.
+    """
 
     create: Callable[[], Any]
     add: Callable[[Any, Any], Any]
     result: Callable[[Any], Any] | None
+    builtin: str | None = None
+    ready_made: tuple[str, Any] | None = None
 
 
 class IterableSource(SourceFunction[Any]):
@@ -109,7 +112,7 @@ class FunctionFactory:
 
     Attributes:
         kind: what it will be used as.
-        target: a `Function` subclass, an instance of one, a callable, or an `AggregateSpec`.
+        target: a `Function` subclass, an instance of one, a callable, an `AggregateSpec` or an `OperatorSpec`.
         config: configuration of a class.
         where: operator and line, for messages.
 
@@ -135,14 +138,15 @@ class FunctionFactory:
         factory = cls(kind, target, config, where)
         base = _BASES.get(kind)
         factory._check_life_cycle()
-        if isinstance(target, type) and not factory._is_function_class and callable(getattr(target, "execute", None)):
+        method = {OperatorKind.AGGREGATE: "add", OperatorKind.COMAP: "execute1"}.get(kind, "execute")
+        if isinstance(target, type) and not factory._is_function_class and callable(getattr(target, method, None)):
             wanted = base.__name__ if base is not None else "a function base"
             raise PipelineError(
-                f"{target.__name__} has an execute() but is no operator: derive it from {wanted} {where}"
+                f"{target.__name__} has an {method}() but is no operator: derive it from {wanted} {where}"
             )
         if factory._is_function_class:
             if base is not None and not issubclass(target, base):
-                raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(target)} {where}")
+                raise PipelineError(f"{kind} needs {_article(base)}, got {_bases_of(target)} {where}")
             abstract = sorted(getattr(target, "__abstractmethods__", ()))
             if abstract:
                 raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
@@ -151,8 +155,8 @@ class FunctionFactory:
             return cls(kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where)
         if isinstance(target, Function):
             if base is not None and not isinstance(target, base):
-                raise PipelineError(f"{kind} needs a {base.__name__}, got {_bases_of(type(target))} {where}")
-        elif not callable(target) and not isinstance(target, AggregateSpec):
+                raise PipelineError(f"{kind} needs {_article(base)}, got {_bases_of(type(target))} {where}")
+        elif not callable(target) and not isinstance(target, (AggregateSpec, OperatorSpec)):
             raise PipelineError(f"{kind} needs a class, an instance or a function, got {target!r} {where}")
         if config is not None:
             raise PipelineError(f"config goes with an operator class; {target!r} is not one {where}")
@@ -166,13 +170,29 @@ class FunctionFactory:
             )
 
     def _check_life_cycle(self) -> None:
+        if isinstance(self.target, AggregateSpec):
+            for name, given in (("create", self.target.create), ("result", self.target.result)):
+                if inspect.iscoroutinefunction(given):
+                    raise PipelineError(
+                        f"aggregate takes a plain function as {name}, got the coroutine function "
+                        f"{given.__qualname__}: only `add` can be `async` {self.where}"
+                    )
+            return
         if not self._is_function_class and not isinstance(self.target, Function):
             return
-        for name in ("setup", "teardown"):
+        names = ["setup", "teardown"]
+        if self._is_a(SinkFunction):
+            names.append("finish")
+        if self._is_a(AggregateFunction):
+            names += ["create", "result"]
+        for name in names:
             if inspect.iscoroutinefunction(getattr(self.target, name)):
                 raise PipelineError(
                     f"{name}() must be a plain method, an `async` one would never be awaited {self.where}"
                 )
+
+    def _is_a(self, base: type[Function]) -> bool:
+        return issubclass(self.target, base) if self._is_function_class else isinstance(self.target, base)
 
     @property
     def _is_function_class(self) -> bool:
@@ -189,9 +209,22 @@ class FunctionFactory:
     @property
     def entry(self) -> Any:
         """The callable that gets the items, unbound for a class; its annotations are the operator's types."""
+        if self._is_a(AggregateFunction):
+            return self.target.add
+        if self._is_a(CoMapFunction):
+            return self.target.execute1
         if self._is_function_class or isinstance(self.target, Function):
             return self.target.execute
+        if isinstance(self.target, OperatorSpec):
+            return next(iter(self.target.entries), None)
         return self.target.add if isinstance(self.target, AggregateSpec) else self.target
+
+    @property
+    def entries(self) -> tuple[Any, ...]:
+        """All callables that get items: two where there are two streams."""
+        if self._is_a(CoMapFunction):
+            return self.target.execute1, self.target.execute2
+        return self.target.entries if isinstance(self.target, OperatorSpec) else (self.entry,)
 
     @property
     def is_method(self) -> bool:
@@ -204,12 +237,7 @@ class FunctionFactory:
         return self._entry_is(inspect.iscoroutinefunction) or self._entry_is(inspect.isasyncgenfunction)
 
     def _entry_is(self, test: Callable[[Any], bool]) -> bool:
-        entry = self.entry
-        while isinstance(entry, functools.partial):
-            entry = entry.func
-        if inspect.isroutine(entry) or isinstance(entry, type):
-            return test(entry)
-        return test(type(entry).__call__)
+        return any(_function_is(entry, test) for entry in self.entries)
 
     @property
     def is_replicable(self) -> bool:
@@ -228,6 +256,8 @@ class FunctionFactory:
             target = target.make
         if isinstance(target, AggregateSpec):
             target = target.add
+        if isinstance(target, OperatorSpec):
+            target = self.entry or type(target)
         while isinstance(target, functools.partial):
             target = target.func
         if not isinstance(target, type) and not inspect.isroutine(target):
@@ -245,19 +275,20 @@ class FunctionFactory:
         """
         target = self.target
         function: Any
+        if isinstance(target, OperatorSpec):
+            return target.bind()
         if isinstance(target, AggregateSpec):
-            return BoundOperator(target.add, None)
+            return BoundOperator(target.add, None, target.create, target.result, target.builtin)
         if self._is_function_class:
             try:
                 function = target(self.config) if _takes_config(target) else target()
             except Exception as error:  # the user's constructor may raise anything
                 raise PipelineError(f"{target.__name__} could not be made: {error!r} {self.where}") from error
-            return BoundOperator(function.execute, function)
+            return _bind(function)
         if isinstance(target, Function):
             # Any: which of the bases it is, and so that it has `execute`, was checked when it was built.
             shared = parallelism == 1 and not isinstance(target, (IterableSource, CallableSource))
-            function = target if shared else self._copy(target, parallelism)
-            return BoundOperator(function.execute, function)
+            return _bind(target if shared else self._copy(target, parallelism))
         return BoundOperator(target, None)
 
     def _copy(self, target: Function, parallelism: int) -> Function:
@@ -274,6 +305,24 @@ class FunctionFactory:
             ) from error
 
 
+def _bind(function: Any) -> BoundOperator:
+    if isinstance(function, AggregateFunction):
+        # Emitting the accumulator as it is costs no call.
+        keeps = type(function).result is AggregateFunction.result
+        return BoundOperator(function.add, function, function.create, None if keeps else function.result)
+    if isinstance(function, CoMapFunction):
+        return BoundOperator(bind_comap(function.execute1, function.execute2), function)
+    return BoundOperator(function.execute, function)
+
+
+def _function_is(function: Any, test: Callable[[Any], bool]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return test(function)
+    return test(type(function).__call__)
+
+
 def _takes_config(target: type[Function]) -> bool:
     """Whether the constructor has a parameter for the configuration (a subclass may have replaced it by one
     that has none).
@@ -287,5 +336,9 @@ def _takes_config(target: type[Function]) -> bool:
 
 
 def _bases_of(target: type) -> str:
-    kinds = [base.__name__ for base in _BASES.values() if issubclass(target, base)]
-    return f"{target.__name__}, which is a {' and '.join(kinds)}" if kinds else target.__name__
+    kinds = [_article(base) for base in _BASES.values() if issubclass(target, base)]
+    return f"{target.__name__}, which is {' and '.join(kinds)}" if kinds else target.__name__
+
+
+def _article(base: type) -> str:
+    return f"{'an' if base.__name__[0] in 'AEIOU' else 'a'} {base.__name__}"

@@ -1,4 +1,4 @@
-"""The bases that user operators derive from: Source, Map, FlatMap, Filter, KeyBy and Sink functions.
+"""The bases that user operators derive from: Source, Map, FlatMap, Filter, KeyBy, Reduce, Aggregate and Sink functions.
 
 Life of a function, always in one worker: `setup` once, `execute` for each item, `teardown` once (also after
 an error). `execute` may be a plain or an `async` method. A class that declares a pydantic model as `Config`
@@ -21,18 +21,21 @@ from .config import validate_config
 from .context import ContextError, OperatorContext
 
 __all__ = [
+    "AggregateFunction",
     "BadRecord",
     "FilterFunction",
     "FlatMapFunction",
     "Function",
     "KeyByFunction",
     "MapFunction",
+    "ReduceFunction",
     "SinkFunction",
     "SourceFunction",
 ]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Acc = TypeVar("Acc")
 
 
 class Function(ABC):  # noqa: B024  # its subclasses declare `execute`, each with its own signature
@@ -224,8 +227,59 @@ class KeyByFunction(Function, Generic[In]):
         """The key of `item`."""
 
 
+class ReduceFunction(Function, Generic[In]):
+    """Folds two items of a key into one.
+
+    Example:
+        >>> class Longer(ReduceFunction[str]):
+        ...     def execute(self, so_far, item):
+        ...         return max(so_far, item, key=len)
+        >>> Longer().execute("a", "bc")
+        'bc'
+    """
+
+    @abstractmethod
+    def execute(self, so_far: In, item: In) -> In | Awaitable[In]:
+        """Return what `so_far`, the fold of the key's items until now, and `item` make together."""
+
+
+class AggregateFunction(Function, Generic[In, Acc, Out]):
+    """Folds the items of a key into an accumulator.
+
+    `add` may be a plain or an `async` method; `create` and `result` are plain ones. `self.ctx.key` is the key in all
+    three.
+
+    Example:
+        >>> class Mean(AggregateFunction[float, tuple[float, int], float]):
+        ...     def create(self):
+        ...         return 0.0, 0
+        ...     def add(self, accumulator, item):
+        ...         return accumulator[0] + item, accumulator[1] + 1
+        ...     def result(self, accumulator):
+        ...         return accumulator[0] / accumulator[1]
+        >>> mean = Mean()
+        >>> mean.result(mean.add(mean.add(mean.create(), 1), 2))
+        1.5
+    """
+
+    @abstractmethod
+    def create(self) -> Acc:
+        """Return the accumulator of a key that has not come yet; a new object each time where it can be changed."""
+
+    @abstractmethod
+    def add(self, accumulator: Acc, item: In) -> Acc | Awaitable[Acc]:
+        """Return the accumulator with `item` in it: a new one, or the given one changed."""
+
+    def result(self, accumulator: Acc) -> Out:
+        """Return what is emitted for `accumulator`; the default emits it as it is."""
+        return accumulator  # type: ignore[return-value]  # a class that leaves this out has Out = Acc
+
+
 class SinkFunction(Function, Generic[In]):
     """Where items end.
+
+    `finish` is called once per replica behind its last item, before `teardown`, when the stream has come to its end:
+    by itself, or because the job was stopped and drained. After a failed or aborted job it is not called.
 
     Example:
         >>> class Keep(SinkFunction[int]):
@@ -240,3 +294,8 @@ class SinkFunction(Function, Generic[In]):
     @abstractmethod
     def execute(self, item: In) -> Awaitable[None] | None:
         """Take `item`; a return value is ignored."""
+
+    def finish(self) -> None:
+        """The stream has ended and every item has been taken: commit, or write what comes last. If it raises, the
+        job fails.
+        """

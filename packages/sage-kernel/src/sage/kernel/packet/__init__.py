@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from .packet import EndOfStream, Packet
+from .packet import ALONE_FROM, EndOfStream, Packet
 
-__all__ = ["EndOfStream", "Packet"]
+__all__ = ["ALONE_FROM", "EndOfStream", "Packet"]

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Self, TypeVar
 
-__all__ = ["EndOfStream", "Packet"]
+__all__ = ["ALONE_FROM", "EndOfStream", "Packet"]
 
 T = TypeVar("T")
+
+ALONE_FROM = 64
+"""Packets of so many items are not joined where that would take a column for their origins."""
 
 
 class Packet:
@@ -98,6 +101,9 @@ class Packet:
         ):
             return False
         if self.origins != other.origins or not isinstance(self.origins, int):
+            long = self.size >= ALONE_FROM or other.size >= ALONE_FROM
+            if long and isinstance(self.origins, int) and isinstance(other.origins, int):
+                return False
             mine = [self.origins] * len(self) if isinstance(self.origins, int) else self._owned(self.origins)
             mine.extend([other.origins] * len(other) if isinstance(other.origins, int) else other.origins)
             self.origins = mine

@@ -3,12 +3,12 @@
 - `job`: `JobHandle`, `start_job`: the shell that carries out what `job_master`, a state machine, decides
 - `thread_task`, `async_task`: the worker loops; `task`: what they share; `task_factory`: makes their parts
 - `chain`, `codegen`, `steps`: how a chain of operators runs; `edges`: how its outputs travel
-- `dead_letters`, `failure`, `watch`, `result`: what went wrong, what it looks like, how it ended
+- `dead_letters`, `dead_letter_budget`, `failure`, `watch`, `result`: what went wrong, what it looks like, how it ended
 """
 
 from __future__ import annotations
 
-from .dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore
+from .dead_letters import DEAD_LETTERS_FILE, DeadLetter, DeadLetterStore, LetterState
 from .job import JobHandle, JobOptions, start_job
 from .job_master import JobState
 from .result import JobResult
@@ -21,5 +21,6 @@ __all__ = [
     "JobOptions",
     "JobResult",
     "JobState",
+    "LetterState",
     "start_job",
 ]

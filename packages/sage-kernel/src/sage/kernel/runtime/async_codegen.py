@@ -29,12 +29,20 @@ class SlotPool(Protocol):
 
     covered: bool
     """Whether somebody else is looking, or about to look, for the next row."""
+    timing: bool
+    """Whether the times of calls are taken at this moment."""
+    in_flight: int
+    """Rows taken and not finished."""
+    flush_scheduled: bool
+    """Whether outputs are sent at the end of this turn of the loop anyway."""
+    blocked: asyncio.Task[None] | None
+    """What waits for room downstream; nobody takes a further row meanwhile."""
 
     def wake_one(self) -> None:
         """See that somebody else looks for the next row while this slot is away."""
 
-    def row_done(self, key: Hashable, origin: int) -> asyncio.Task[None] | None:
-        """A row is through; what this slot has to wait for before it takes another one."""
+    def row_done(self, key: Hashable, origin: int) -> None:
+        """A row is through, and something follows from it: a flush, the next row of its key, the end."""
 
 
 class AsyncChainCode(NamedTuple):
@@ -52,6 +60,7 @@ class AsyncChainCode(NamedTuple):
 def generate_async_chain(
     steps: Sequence[Step],
     *,
+    each_row: bool,
     keys_out: bool,
     outputs: tuple[list[Any], list[Any], list[int]],
     fail: Callable[..., Awaitable[None]],
@@ -61,6 +70,7 @@ def generate_async_chain(
 
     Args:
         steps: the operators.
+        each_row: `row_done` is called for each row, because something follows from each: the next row of its key.
         keys_out: outputs are appended with their key.
         outputs: lists of values, keys and origins to append to; they are emptied in place.
         fail: `await fail(step number, error, value, key, origin)` deals with an item whose operator raised.
@@ -91,8 +101,13 @@ def generate_async_chain(
     lines += ["            await fail(at, cancelled_call(names[at], error), v, k, o)"]
     lines += ["        except Exception as error:", "            await fail(at, error, v, k, o)"]
     # A filter leaves by `continue`; the row is through all the same.
-    lines += ["        finally:", "            blocked = row_done(first_key, o)"]
-    lines += ["        if blocked is not None: await shield(blocked)"]
+    lines += ["        finally:", "            slots.in_flight = left = slots.in_flight - 1"]
+    # What nothing follows from costs no call: outputs of other rows have a flush under way already.
+    nothing_follows = (
+        "" if each_row or steps[-1].kind is OperatorKind.SINK else "if not left or not slots.flush_scheduled: "
+    )
+    lines += [f"            {nothing_follows}row_done(first_key, o)"]
+    lines += ["        if slots.blocked is not None: await shield(slots.blocked)"]
     text = "\n".join(lines) + "\n"
     exec(compile_text(text), names)  # noqa: S102  # the text is written above, its names are ours
     return AsyncChainCode(names["run_pending"], times)
@@ -108,9 +123,12 @@ def _step_lines(index: int, step: Step) -> list[str]:
         lines.append(f"enter{index}(k)")
     lines += [
         f"c{index}.items_in += 1",
-        "start = now()",
-        f"r = await call{index}(v)",
-        f"time{index}(now() - start)",
+        "if slots.timing:",
+        "    start = now()",
+        f"    r = await call{index}(v)",
+        f"    time{index}(now() - start)",
+        "else:",
+        f"    r = await call{index}(v)",
     ]
     match step.kind:
         case OperatorKind.MAP:

@@ -5,7 +5,8 @@ and looks for the next row itself, so an operator that does not suspend costs no
 Of the slots without work one waits at the inbox (the leader), the others wait to be woken (leader/followers).
 A slot that takes a row wakes at most one other; so slots come to life only as fast as operators suspend.
 
-Invariants: rows taken and not finished <= concurrency; rows of one key are worked on one after the other, in
+Invariants: slots <= concurrency; rows taken and not finished <= concurrency, or what is worked off within 5 ms
+    where operators answer at once; rows of one key are worked on one after the other, in
     order of arrival.
 """
 
@@ -19,7 +20,7 @@ from itertools import repeat
 from typing import Any
 
 from sage.kernel.graph import OperatorError
-from sage.kernel.packet import EndOfStream, Packet
+from sage.kernel.packet import ALONE_FROM, EndOfStream, Packet
 from sage.platform import ChannelClosedError
 
 from .async_codegen import generate_async_chain
@@ -35,10 +36,15 @@ _Row = tuple[Any, Hashable, int]
 
 
 class AsyncTask(Task):
-    """A task that runs on an event loop of its own."""
+    """A task that runs on an event loop of its own.
 
+    Attributes:
+        stamps_rows: `row_done` is called for each row.
+    """
+
+    stamps_rows = False
     YIELD_AFTER_NS = 5_000_000
-    TIMES_TOGETHER = 1024
+    TIMES_TOGETHER = 64
 
     async def run(self) -> None:
         """Entry of the worker: from set-up to tear-down.
@@ -51,23 +57,28 @@ class AsyncTask(Task):
         self._loop = asyncio.get_running_loop()
         self._pending: deque[_Row] = deque()
         self._parked: dict[Hashable, deque[_Row]] = {}
-        self._in_flight = 0
+        self.in_flight = 0
         self._followers: deque[asyncio.Future[None]] = deque()
         self._waking = 0
         self._leading = False
         self.covered = False
+        self.timing = True
+        self._slow = True
+        self._rows_max = self._concurrency
         self._slots: list[asyncio.Task[None]] = []
-        self._flush_scheduled = False
+        self.flush_scheduled = False
         self._finishing = False
-        self._blocked: asyncio.Task[None] | None = None
+        self.blocked: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._yielded_at = self._since = self._now()
-        self._sender = AsyncSender(self.parts.edges, self._backend)
-        self._keyed = self.parts.keys_in
+        self._sender = self.new_sender()
+        # One item at a time needs no such care, and then keeps the order of all its input.
+        self._keyed = self.parts.keys_in and self._concurrency > 1
         outputs = self.chain.outputs
         self._values = outputs.values
         self._code = generate_async_chain(
             self.parts.steps,
+            each_row=self._keyed or self.stamps_rows,
             keys_out=self.parts.keys_out,
             outputs=(outputs.values, outputs.keys, outputs.origins),
             fail=self._fail,
@@ -87,6 +98,10 @@ class AsyncTask(Task):
             self.activity = Activity.ENDED
             self.teardown()
 
+    def new_sender(self) -> AsyncSender:
+        """The sending end."""
+        return AsyncSender(self.parts.edges, self._backend)
+
     async def _work(self) -> None:
         self._since = self._now()
         self._done = self._loop.create_future()
@@ -101,9 +116,9 @@ class AsyncTask(Task):
             await asyncio.gather(*self._slots, return_exceptions=True)
         self._count_times()
         if self._failure is not None:
-            if self._blocked is not None:
-                self._blocked.cancel()
-                await asyncio.gather(self._blocked, return_exceptions=True)
+            if self.blocked is not None:
+                self.blocked.cancel()
+                await asyncio.gather(self.blocked, return_exceptions=True)
             raise self._failure
         await self._drain()
         self.count_waits()
@@ -153,25 +168,27 @@ class AsyncTask(Task):
     async def _next_rows(self) -> bool:
         """Wait until a row is pending; False when the stream has ended and nothing is left to do."""
         while True:
-            if self._blocked is not None:
-                await asyncio.shield(self._blocked)
+            if self.blocked is not None:
+                await asyncio.shield(self.blocked)
             elif self._pending or self._fetch():
                 return True
             elif self._is_blocked():
                 # _fetch has sent what there was, and it did not fit.
                 continue
             elif not self._open_inputs:
-                if self._in_flight == 0 and not self._finishing:
+                if self.in_flight:
+                    await self._follow()
+                    continue
+                if not self._finishing:
                     await self._finish()
-                    return False
-                await self._follow()
-            elif self._leading or self._in_flight >= self._concurrency:
+                return False
+            elif self._leading or self.in_flight >= self._concurrency:
                 await self._follow()
             else:
                 await self._lead()
 
     def _is_blocked(self) -> bool:
-        return self._blocked is not None
+        return self.blocked is not None
 
     async def _finish(self) -> None:
         """The stream has ended and nothing is in flight: emit what folds have kept, then end."""
@@ -184,17 +201,19 @@ class AsyncTask(Task):
 
     async def _flush_all(self) -> None:
         self._flush_now()
-        while self._blocked is not None:
-            await asyncio.shield(self._blocked)
+        while self.blocked is not None:
+            await asyncio.shield(self.blocked)
             self._flush_now()
 
     def _fetch(self) -> bool:
         """Take rows from the inbox, as many as may be in flight; whether there is one now."""
-        self._flush_now()
+        if len(self._values) >= self.OUT_LIMIT:
+            # Fewer are sent in the loop's next turn; operators that do not suspend have none meanwhile.
+            self._flush_now()
         self._count_times(self.TIMES_TOGETHER)
-        if self._blocked is not None:
+        if self.blocked is not None:
             return False
-        room = self._concurrency - self._in_flight
+        room = self._rows_max - self.in_flight
         while room > 0 and self._open_inputs:
             message = self._inbox.try_get(room)
             if message is None:
@@ -207,23 +226,27 @@ class AsyncTask(Task):
             self._take(message)
             if self._pending:
                 return True
-            room = self._concurrency - self._in_flight
+            room = self._rows_max - self.in_flight
         return False
 
     def _take(self, packet: Packet) -> None:
         now = self._now()
+        self.timing = self._slow or not self.counters.batches % self.TIMED_EVERY
         self.counters.items_in += packet.size
         self.counters.batches += 1
         self.count_wait(packet, now)
-        if self._in_flight == 0:
+        if self.parts.keys_in:
+            self.sample_keys(packet)
+        if self.in_flight == 0:
             self.counters.idle_ns += now - self._since
             self._since = now
             self.activity = Activity.WORKING
-        self._in_flight += len(packet)
+        self.in_flight += len(packet)
         origins = packet.origins
         each = [origins] * len(packet) if isinstance(origins, int) else origins
-        if not self.parts.keys_in or packet.keys is None:
-            self._pending.extend(zip(packet.values, repeat(None), each, strict=False))
+        if not self._keyed or packet.keys is None:
+            keys = packet.keys if self.parts.keys_in and packet.keys is not None else repeat(None)
+            self._pending.extend(zip(packet.values, keys, each, strict=False))
             return
         for row in zip(packet.values, packet.keys, each, strict=True):
             key = row[1]
@@ -234,7 +257,7 @@ class AsyncTask(Task):
                 self._pending.append(row)
 
     async def _lead(self) -> None:
-        if not self._in_flight:
+        if not self.in_flight:
             self._count_times()
             self.count_waits()
         self._set_leading(True)
@@ -266,11 +289,11 @@ class AsyncTask(Task):
         """Somebody has to look at the inbox while this slot works."""
         if self.covered:
             return
-        if not self._pending and (not self._open_inputs or self._in_flight >= self._concurrency):
+        if not self._pending and (not self._open_inputs or self.in_flight >= self._concurrency):
             return
         # One is enough while operators do not suspend: it will find nothing left. When others are in the
         # middle of theirs, operators do, and each pending row needs a slot of its own.
-        others = self._in_flight - len(self._pending) - 1
+        others = self.in_flight - len(self._pending) - 1
         for _ in range(max(1, len(self._pending)) if others > 0 else 1):
             if self._followers:
                 self._count_waking(1)
@@ -294,31 +317,28 @@ class AsyncTask(Task):
             try:
                 await self.chain.process_async(value, key, origin, pause=self._pause, call=self._call)
             finally:
-                blocked = self.row_done(key, origin)
-            if blocked is not None:
-                await asyncio.shield(blocked)
+                self.in_flight -= 1
+                self.row_done(key, origin)
+            if self.blocked is not None:
+                await asyncio.shield(self.blocked)
 
-    def row_done(self, key: Hashable, origin: int) -> asyncio.Task[None] | None:
-        """A row is through; what this slot has to wait for before it takes another one."""
-        self._in_flight -= 1
-        if self._flush_scheduled and not self._keyed and self._in_flight:
-            return self._blocked
+    def row_done(self, key: Hashable, origin: int) -> None:
+        """A row is through: let the next one of its key go on, see that its outputs are sent, notice the end."""
         if self._keyed:
             self._release_key(key)
         if self.is_sink:
             self.count_latency(0, origin, self._now())
-        elif not self._flush_scheduled and self._values:
+        elif not self.flush_scheduled and self._values:
             # Behind whatever else finishes in this turn of the loop, so that it travels in one packet.
-            self._flush_scheduled = True
+            self.flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
-        if self._in_flight == 0:
+        if self.in_flight == 0:
             now = self._now()
             self.counters.busy_ns += now - self._since
             self._since = now
             self.activity = Activity.WAITING_INPUT
             if not self._open_inputs:
                 self._wake_all()
-        return self._blocked
 
     def _release_key(self, key: Hashable) -> None:
         """The next row of this key may be worked on; it goes first, having waited longest."""
@@ -334,14 +354,21 @@ class AsyncTask(Task):
 
     def _count_times(self, at_least: int = 1) -> None:
         """Move the times that generated code has gathered into the counters; few at a time cost more each."""
-        if self._code is None:
+        if self._code is None or len(self._code.times_ns[0]) < at_least:
             return
+        mean_ns = 0
         for step, times in zip(self.parts.steps, self._code.times_ns, strict=True):
-            if len(times) >= at_least:
-                step.counters.timed_ns += sum(times)
+            if times:
+                taken = sum(times)
+                mean_ns += taken // len(times)
+                step.counters.timed_ns += taken
                 step.counters.timed_items += len(times)
                 step.counters.service_ns.add_many(times)
                 times.clear()
+        self._slow = mean_ns >= self.TIMED_ALWAYS_NS
+        # Rows of operators that answer at once never wait for a slot: many are taken together, as on a thread.
+        quick = 0 if self._slow else min(self.OUT_LIMIT, self.YIELD_AFTER_NS // max(1, mean_ns))
+        self._rows_max = max(self._concurrency, quick)
 
     async def _call(self, step: Step, value: Any, key: Hashable) -> list[tuple[Any, Hashable]]:
         start = self._now()
@@ -379,21 +406,37 @@ class AsyncTask(Task):
         self._flush_now()
 
     def _flush_soon(self) -> None:
-        self._flush_scheduled = False
+        self.flush_scheduled = False
         try:
             self._flush_now()
         except ChannelClosedError as closed:
             self._end(closed)
 
     def _flush_now(self) -> None:
-        """Send what fits; where it does not, `_blocked` waits for room and everybody waits for it."""
-        if self._blocked is not None or self.is_sink:
+        """Send what fits; where it does not, `blocked` waits for room and everybody waits for it."""
+        if self.blocked is not None or self.is_sink:
             return
-        if self.chain.outputs.values:
-            waiting = self._sender.try_send(self.fill_packet(Packet(()), 0, self._now()))
+        while self._values and self.blocked is None:
+            waiting = self._sender.try_send(self._next_packet())
             if waiting:
                 self.activity = Activity.BLOCKED
-                self._blocked = self._loop.create_task(self._finish_send(waiting), name=f"{self.id} sender")
+                self.blocked = self._loop.create_task(self._finish_send(waiting), name=f"{self.id} sender")
+
+    def _next_packet(self) -> Packet:
+        """What has been put out; where that is long runs of one origin, the first of them, which then needs no column
+        for it.
+        """
+        outputs, now = self.chain.outputs, self._now()
+        values, keys, origins = outputs.values, outputs.keys, outputs.origins
+        if len(origins) < ALONE_FROM * len(set(origins)):
+            return self.fill_packet(Packet(()), 0, now)
+        run = origins.count(origins[0])
+        if run == len(origins) or origins[:run].count(origins[0]) < run:
+            return self.fill_packet(Packet(()), 0, now)
+        packet = Packet(values[:run], keys=keys[:run] if keys else None, origins=origins[0], enqueued_ns=run * now)
+        del values[:run], keys[:run], origins[:run]
+        self.counters.items_out += run
+        return packet
 
     async def _finish_send(self, waiting: list[tuple[Any, Sequence[Any]]]) -> None:
         try:
@@ -402,9 +445,9 @@ class AsyncTask(Task):
             self._end(closed)
             # Whoever waits for room, `_drain` among them, must not take this for room.
             raise
-        self.activity = Activity.WORKING if self._in_flight else Activity.WAITING_INPUT
-        self._blocked = None
-        if not self._in_flight:
+        self.activity = Activity.WORKING if self.in_flight else Activity.WAITING_INPUT
+        self.blocked = None
+        if not self.in_flight:
             # The time was blocked, so it was not idle.
             self._since = self._now()
         # What was put out meanwhile goes next; nobody else may be awake to do it.
@@ -412,6 +455,6 @@ class AsyncTask(Task):
 
     async def _drain(self) -> None:
         self._flush_now()
-        while self._blocked is not None:
-            await self._blocked
+        while self.blocked is not None:
+            await self.blocked
             self._flush_now()

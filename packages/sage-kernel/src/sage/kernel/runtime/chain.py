@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import length_hint
+from types import TracebackType
 from typing import Any, Protocol
 
-from sage.kernel.graph import Emit, OnError, OperatorKind
-from sage.kernel.operators import BadRecord
+from sage.kernel.graph import Emit, OnError, OperatorError, OperatorKind
+from sage.kernel.operators import BadRecord, SinkFunction
 from sage.kernel.telemetry import OperatorCounters
 
-from .codegen import COUNTED, SOURCE_LINE, ChainCode, ChainShape, generate_chain
-from .steps import KeyGuard, Step, StepFailed, UnawaitedError, cancelled_call
+from .codegen import COUNTED, RESULT_LINE, SOURCE_LINE, ChainCode, ChainShape, generate_chain
+from .failure import line_of, preview
+from .gather import ListCallError
+from .list_work import ListWork
+from .lone import generate_lone
+from .places import DatedState
+from .steps import Interrupted, KeyGuard, ResultError, Step, StepFailed, UnawaitedError, cancelled_call
 
 __all__ = ["Chain", "DeadLetterSink", "Outputs", "SetAside"]
 
@@ -71,7 +77,7 @@ class Outputs:
         self.origins.clear()
 
 
-class Chain:
+class Chain(ListWork):
     """The operators of one replica, source excluded.
 
     Args:
@@ -84,11 +90,13 @@ class Chain:
         now: monotonic clock in ns.
         out_limit: outputs that may gather inside a batch.
         aborting: a list that is not empty when the job is aborted.
+        stopping: a list that is not empty when the source in front has to end.
         seed: of the jitter of retries.
 
     Attributes:
         outputs: what the chain has put out and nobody has sent on yet.
         bad_records: records of the source that were set aside.
+        rows_failed: rows that had been begun in the batch in which the job failed.
         times_ns_sum: time in operators in the last timed batch.
         row_times_ns: in the last timed batch, time from the beginning of a row to the end of its sink, per
             item.
@@ -108,11 +116,14 @@ class Chain:
         replica_index: int = 0,
         out_limit: int = 1024,
         aborting: list[bool] | None = None,
+        stopping: list[bool] | None = None,
         seed: int = 0,
     ) -> None:
         self.steps = tuple(steps)
+        self._dated = tuple(step.state for step in self.steps if isinstance(step.state, DatedState))
         self.outputs = Outputs()
         self.bad_records = 0
+        self.rows_failed = 0
         self.checks_all = False
         self.shape = shape
         self._source = source
@@ -123,12 +134,13 @@ class Chain:
         self._replica_index = replica_index
         self._out_limit = out_limit
         self._aborting = [] if aborting is None else aborting
+        self._stopping = [] if stopping is None else stopping
         self._random = random.Random(seed)
         self._failures: list[int] = []
         self._flush_each = False
         self.times_ns_sum = 0
         self.row_times_ns: list[int] = []
-        self._codes: dict[tuple[bool, bool, bool, bool], ChainCode] = {}
+        self._codes: dict[tuple[bool, ...] | str, ChainCode] = {}
         self._key_of_step = self._key_positions()
 
     def _key_positions(self) -> list[int]:
@@ -140,9 +152,17 @@ class Chain:
                 current += 1
         return positions
 
-    def code(self, *, timed: bool, origins_in: bool, counted: bool = False, flush_each: bool = False) -> ChainCode:
+    def code(
+        self,
+        *,
+        timed: bool,
+        origins_in: bool,
+        counted: bool = False,
+        flush_each: bool = False,
+        stops: bool = False,
+    ) -> ChainCode:
         """The generated function for one form of input."""
-        form = (timed, origins_in, counted, flush_each)
+        form = (timed, origins_in, counted, flush_each, stops)
         self._flush_each = flush_each
         found = self._codes.get(form)
         if found is None:
@@ -154,6 +174,7 @@ class Chain:
                     origins_in=origins_in,
                     counted=counted or self.shape.records,
                     flush_each=flush_each,
+                    stops=stops,
                 ),
                 fail=self._fail,
                 bad_record=self.set_aside_record,
@@ -161,12 +182,21 @@ class Chain:
                 now=self._now,
                 out_limit=self._out_limit,
                 aborting=self._aborting,
+                stopping=self._stopping,
                 source=self._source,
                 failures=self._failures,
                 account=self._account,
                 record_times=self._record_times,
             )
         return found
+
+    def lone_code(self) -> Callable[[Any], Any] | None:
+        """The generated function for one item without key, see `lone`; None where the chain is more than maps."""
+        code = generate_lone(self.steps, fail=self._fail, account=self._account)
+        if code is None or self._source is not None:
+            return None
+        self._codes["lone"] = code
+        return code.run
 
     @property
     def codes(self) -> Iterable[ChainCode]:
@@ -187,7 +217,16 @@ class Chain:
             Interrupted: the job is being aborted.
         """
         outputs = self.outputs
+        if self._dated:
+            rows = self._dating(rows)
         return code.run(rows, size, outputs.values, outputs.keys, outputs.origins)
+
+    def _dating(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """The rows, each known to the folds that note where their keys first came; its origin stands last."""
+        for row in rows:
+            for state in self._dated:
+                state.stamp = row[-1]
+            yield row
 
     def _account(self, rows: int, passed: tuple[int, ...]) -> None:
         """Count a batch in which an operator raised; generated code counts the others itself."""
@@ -219,16 +258,42 @@ class Chain:
         trace = error.__traceback__
         assert trace is not None
         code = next(code for code in self._codes.values() if code.code is trace.tb_frame.f_code)
-        index = code.step_of_line[trace.tb_lineno]
+        try:
+            self._fail_at(code.step_of_line[trace.tb_lineno], trace, error, value, keys, origin)
+        except StepFailed:
+            self._account_failed(trace.tb_frame.f_locals, code)
+            raise
+
+    def _account_failed(self, local: Mapping[str, Any], code: ChainCode) -> None:
+        """Count the batch in which the job fails, which generated code cannot do any more."""
+        rows = local["n_rows"] if code.counted else local["n_rows"] - length_hint(local["rows"])
+        self.rows_failed = rows
+        self._account(rows, tuple(local.get(f"n{index}", 0) for index in range(len(self.steps))))
+
+    def _fail_at(
+        self,
+        index: int,
+        trace: TracebackType,
+        error: Exception,
+        value: Any,
+        keys: tuple[Hashable, ...],
+        origin: int | None,
+    ) -> None:
         if index == SOURCE_LINE:
             raise StepFailed("the source raised", error) from error
+        folded = index <= RESULT_LINE
+        if folded:
+            index = RESULT_LINE - index
         self._failures.append(index)
         if isinstance(error, UnawaitedError):
             self.checks_all = True
         step = self.steps[index]
         if step.kind is OperatorKind.KEY_BY and isinstance(error, TypeError) and trace.tb_next is None:
             error = _unhashable(step.guard, keys[self._key_of_step[index] + 1]) or error
-        self.process(index, value, keys[self._key_of_step[index]], origin, error)
+        if isinstance(error, ListCallError):
+            self.work_off(index, error.gathered, error.error)
+            return
+        self.process(index, value, keys[self._key_of_step[index]], origin, error, folded=folded)
 
     def process(
         self,
@@ -239,6 +304,7 @@ class Chain:
         error: Exception | None = None,
         *,
         fresh: bool = False,
+        folded: bool = False,
     ) -> None:
         """Run one item from step `index` on, step by step, with retries.
 
@@ -249,20 +315,35 @@ class Chain:
             origin: when the item came into being, None where that is not tracked per item.
             error: what the first attempt raised, None to begin with a first attempt.
             fresh: the item has not been counted at step `index` yet.
+            folded: step `index` is an aggregate that has folded the item, and whose `result` raised.
         """
+        for state in self._dated:
+            state.stamp = origin
         while index < len(self.steps):
-            outputs = self._attempt(index, value, key, origin, error, fresh=fresh)
+            if self.steps[index].gather is not None:
+                assert origin is not None
+                self.gather(index, value, key, origin)
+                return
+            outputs = self._attempt(index, value, key, origin, error, fresh=fresh, folded=folded)
             # One output, as of a map, goes on in this loop: a chain may be longer than the stack is deep.
             if len(outputs) != 1:
                 for out_value, out_key in outputs:
                     self.process(index + 1, out_value, out_key, origin, fresh=True)
                 return
             ((value, key),) = outputs
-            index, error, fresh = index + 1, None, True
+            index, error, fresh, folded = index + 1, None, True, False
         self._emit(value, key, origin)
 
     def _attempt(
-        self, index: int, value: Any, key: Hashable, origin: int | None, error: Exception | None, *, fresh: bool
+        self,
+        index: int,
+        value: Any,
+        key: Hashable,
+        origin: int | None,
+        error: Exception | None,
+        *,
+        fresh: bool,
+        folded: bool,
     ) -> list[tuple[Any, Hashable]]:
         """Call one operator for one item, with retries; its outputs, none when the item has been set aside."""
         step = self.steps[index]
@@ -274,11 +355,13 @@ class Chain:
             if error is None:
                 attempts += 1
                 try:
-                    outputs = step.apply(value, key)
+                    outputs = step.result_again(key) if folded else step.apply(value, key)
                     break
+                except ResultError as raised:
+                    error, folded = raised.error, True
                 except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
-            pause = self._next_pause(step, value, key, attempts, error)
+            pause = self._next_pause(step, value[1] if step.sided else value, key, attempts, error)
             if pause is None:
                 return []
             self._pause(pause)
@@ -308,18 +391,20 @@ class Chain:
         step = self.steps[index]
         counters = step.counters
         counters.items_in += error is None
-        attempts = 0
+        attempts, folded = 0, False
         while True:
             attempts += 1
             if error is None:
                 try:
-                    outputs = await call(step, value, key)
+                    outputs = step.result_again(key) if folded else await call(step, value, key)
                     break
+                except ResultError as raised:
+                    error, folded = raised.error, True
                 except asyncio.CancelledError as cancelled:
                     error = cancelled_call(step.name, cancelled)
                 except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
-            wait = self._next_pause(step, value, key, attempts, error)
+            wait = self._next_pause(step, value[1] if step.sided else value, key, attempts, error)
             if wait is None:
                 return
             await pause(wait)
@@ -327,6 +412,8 @@ class Chain:
         counters.items_out += 1 if step.kind is OperatorKind.SINK else len(outputs)
         if step.kind is OperatorKind.SINK:
             self.outputs.origins.append(origin)
+        if isinstance(step.state, DatedState):
+            step.state.note(key, origin)
         for out_value, out_key in outputs:
             await self.process_async(out_value, out_key, origin, pause=pause, call=call, index=index + 1)
 
@@ -340,7 +427,7 @@ class Chain:
             return policy.pause_before(attempts, self._random.random())
         if policy.on_error is OnError.FAIL:
             raise StepFailed(
-                f"operator {step.name!r} raised for the item {_preview(value)} after {attempts} attempt(s)",
+                f"operator {step.name!r} raised for the item {preview(value)} after {attempts} attempt(s)",
                 error,
             )
         keyed = self.shape.keys_in or self._key_of_step[self.steps.index(step)] > 0
@@ -357,6 +444,15 @@ class Chain:
             ),
         )
         return None
+
+    def item_failed(self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception) -> float | None:
+        """For tasks that call an operator themselves: count the error; seconds to the next attempt, or None when the
+        item has been set aside.
+
+        Raises:
+            StepFailed: the contract says that the job fails.
+        """
+        return self._next_pause(step, value, key, attempts, error)
 
     def set_aside_record(self, record: BadRecord) -> None:
         """A record that the source could not read becomes a dead letter of the source."""
@@ -380,10 +476,10 @@ class Chain:
             self._dead_letters.add(letter)
         except Exception as error:  # a store may fail in many ways; an item that cannot be kept must stop the job
             raise StepFailed(
-                f"an item of operator {letter.operator!r} could not be processed ({_line_of(letter.error)}) "
+                f"an item of operator {letter.operator!r} could not be processed ({line_of(letter.error)}) "
                 f"and its dead letter could not "
                 f"be stored: the job stops so that nothing is lost silently. The item: "
-                f"{_preview(letter.item)}",
+                f"{preview(letter.item)}",
                 error,
             ) from letter.error
         counters.dead_letters += 1
@@ -400,16 +496,48 @@ class Chain:
         if self._flush_each or len(outputs.values) >= self._out_limit:
             self._flush()
 
+    def input_ended(self, side: int) -> None:
+        """One of the streams of the first operator has ended: pass on what waited for it."""
+        step = self.steps[0]
+        assert step.ended is not None
+        for value in step.ended(side):
+            step.counters.items_out += 1
+            self.process(1, value, None, None, fresh=True)
+        self._flush()
+
     def finish(self, flush: Callable[[], None]) -> None:
-        """The stream has ended: emit what `reduce` and `aggregate` have kept for the end."""
+        """The stream has ended: emit what operators have kept for the end, and tell the sink.
+
+        Raises:
+            OperatorError: `finish` of the sink raised.
+            Interrupted: the job is aborted: its stream has not come to its end.
+        """
+        if self._aborting:
+            raise Interrupted
         for index, step in enumerate(self.steps):
+            while step.gather is not None and (gathered := step.gather.take()) is not None:
+                self.work_off(index, gathered)
+                if len(self.outputs.values) >= self._out_limit:
+                    flush()
             for emitted, (kept_key, accumulator) in enumerate(step.kept()):
+                origin = self._end_origin(step, kept_key)
                 for value, key in self._final_outputs(step, kept_key, accumulator):
                     step.counters.items_out += 1
-                    self.process(index + 1, value, key, None, fresh=True)
+                    self.process(index + 1, value, key, origin, fresh=True)
                 if emitted % self._out_limit == self._out_limit - 1:
                     flush()
         flush()
+        self._finish_sink()
+
+    def _finish_sink(self) -> None:
+        function = self.steps[-1].function if self.steps else None
+        if not isinstance(function, SinkFunction):
+            return
+        try:
+            function.finish()
+        except Exception as error:  # the boundary to user code
+            name = self.steps[-1].name
+            raise OperatorError(f"finish of operator {name!r} failed: {type(error).__name__}: {error}") from error
 
     async def finish_async(
         self,
@@ -424,10 +552,18 @@ class Chain:
             for kept_key, accumulator in list(step.kept()):
                 for value, key in self._final_outputs(step, kept_key, accumulator):
                     step.counters.items_out += 1
-                    await self.process_async(value, key, now(), pause=pause, call=call, index=index + 1)
+                    origin = self._end_origin(step, kept_key) or now()
+                    await self.process_async(value, key, origin, pause=pause, call=call, index=index + 1)
                 if len(self.outputs.values) >= self._out_limit:
                     await flush()
         await flush()
+        self._finish_sink()
+
+    def _end_origin(self, step: Step, key: Hashable) -> int | None:
+        """The origin of what is emitted for `key` at the end of the stream; None where nobody asks for one."""
+        if isinstance(step.state, DatedState):
+            return step.state.end_stamp(key, self._now())
+        return self._now() if self.shape.stamped else None
 
     def _final_outputs(self, step: Step, key: Hashable, accumulator: Any) -> list[tuple[Any, Hashable]]:
         """What is emitted for a key; nothing where it cannot be computed and the accumulator was set
@@ -452,15 +588,3 @@ def _unhashable(guard: KeyGuard | None, key: Any) -> Exception | None:
     except Exception as error:  # returned, to stand in the place of the bare TypeError
         return error
     return None
-
-
-def _preview(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception as error:  # an item's own __repr__ must not stand in the place of the error that is told
-        text = f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _line_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip()

@@ -18,6 +18,7 @@ import linecache
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -27,12 +28,24 @@ from sage.kernel.telemetry import OperatorCounters
 
 from .steps import FOLDS, Interrupted, Step, check_output, explode
 
-__all__ = ["COUNTED", "SOURCE_LINE", "ChainCode", "ChainShape", "StepForm", "compile_text", "generate_chain"]
+__all__ = [
+    "COUNTED",
+    "RESULT_LINE",
+    "SOURCE_LINE",
+    "ChainCode",
+    "ChainShape",
+    "StepForm",
+    "compile_text",
+    "generate_chain",
+]
 
 SOURCE_LINE = -1
 """Step number of the line that fetches the next row."""
 
-COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP})
+RESULT_LINE = -2
+"""`RESULT_LINE - i` is the number of the line that calls `result` of step `i`, whose item has been folded by then."""
+
+COUNTED = frozenset({OperatorKind.FILTER, OperatorKind.FLATMAP, OperatorKind.BATCH})
 """Kinds whose number of outputs does not follow from the number of inputs."""
 
 _TEXTS_MAX = 256
@@ -53,6 +66,9 @@ class ChainShape:
             for its next item).
         timed: the time of each call is taken.
         counted: the number of rows is not known before; bad records do not count.
+        stamped: each row is given the time as its origin where it brings none (rows that are gathered into lists).
+        stops: the rows end when the job stops; the one that was fetched last is then left, and `rows` says which
+            that is.
     """
 
     keys_in: bool = False
@@ -62,6 +78,13 @@ class ChainShape:
     flush_each: bool = False
     timed: bool = False
     counted: bool = True
+    stops: bool = False
+    stamped: bool = False
+
+    @property
+    def traces(self) -> bool:
+        """Whether each row has an origin of its own."""
+        return self.origins_in or self.flush_each or self.stamped
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +95,17 @@ class ChainCode:
         run: `run(rows, size, out, out_keys, out_origins)` returns the number of rows that it ran; `size` is
             how many there are, where that is known.
         code: its code object, by which its frames are found on a stack.
-        step_of_line: step number by line, `SOURCE_LINE` for the line that fetches a row.
+        step_of_line: step number by line, `SOURCE_LINE` for the line that fetches a row, `RESULT_LINE` minus a step
+            number for the line that calls its `result`.
         source: its text.
+        counted: whether it counts its rows in `n_rows` as it goes; else that is their number from the beginning.
     """
 
     run: Callable[..., int]
     code: CodeType
     step_of_line: dict[int, int]
     source: str
+    counted: bool
 
 
 class StepForm(NamedTuple):
@@ -91,6 +117,7 @@ class StepForm(NamedTuple):
     enters: bool
     has_result: bool
     outputs_max: int
+    counts: bool
 
 
 class _Writer:
@@ -115,6 +142,7 @@ def generate_chain(
     now: Callable[[], int],
     out_limit: int,
     aborting: list[bool],
+    stopping: list[bool],
     source: OperatorCounters | None,
     failures: list[int],
     account: Callable[[int, tuple[int, ...]], None],
@@ -133,6 +161,7 @@ def generate_chain(
         out_limit: outputs that may gather before `flush` is called inside a batch.
         aborting: a list that is not empty when the job is aborted; looked at before each row, so that a batch of
             items that have become slow ends soon as well.
+        stopping: a list that is not empty when sources have to end; looked at instead where the shape `stops`.
         source: counters of the source in front, or None.
         failures: a list that is not empty when an operator has raised in this batch.
         account: `account(rows, passed)` counts a batch in which an operator raised; `passed` says for each
@@ -141,7 +170,15 @@ def generate_chain(
             item that reached a sink the time since its row was begun, all in ns.
     """
     forms = tuple(
-        StepForm(step.name, step.kind, step.emit, step.enter is not None, step.result is not None, step.io.outputs_max)
+        StepForm(
+            name=step.name,
+            kind=step.kind,
+            emit=step.emit,
+            enters=step.enter is not None,
+            has_result=step.result is not None,
+            outputs_max=step.io.outputs_max,
+            counts=step.builtin == "count",
+        )
         for step in steps
     )
     text, code, step_of_line = _write_chain(forms, shape, source is not None)
@@ -156,20 +193,24 @@ def generate_chain(
         "fail": fail,
         "failures": failures,
         "flush": flush,
+        "length_hint": length_hint,
         "now": now,
         "out_limit": out_limit,
         "record_times": record_times,
         "source": source,
+        "stopping": stopping,
     }
     for index, step in enumerate(steps):
         names |= {f"call{index}": step.call, f"enter{index}": step.enter, f"state{index}": step.state}
         names |= {f"create{index}": step.create, f"result{index}": step.result, f"step{index}": step}
         names[f"c{index}"] = step.counters
+        if step.gather is not None:
+            names[f"gather{index}"] = step.gather.add
         if step.guard is not None:
             names |= {f"known{index}": step.guard.known, f"guard{index}": step.guard.check}
     exec(code, names)  # noqa: S102  # the text is written here, its names are ours
     run = names["chain"]
-    return ChainCode(run, run.__code__, step_of_line, text)
+    return ChainCode(run, run.__code__, step_of_line, text, shape.counted)
 
 
 @functools.lru_cache(maxsize=_TEXTS_MAX)
@@ -203,7 +244,7 @@ def _header(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> No
         writer.add("emit = out.append")
     if shape.keys_out:
         writer.add("emit_key = out_keys.append")
-    if shape.origins_in or shape.flush_each:
+    if shape.traces:
         writer.add("emit_origin = out_origins.append")
     keys = ["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY]
     writer.add(f"{' = '.join(['v', 'o', *keys])} = None")
@@ -228,14 +269,21 @@ def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_sou
     writer.depth += 1
     writer.add(f"for {', '.join(columns)} in rows:", SOURCE_LINE)
     writer.depth += 1
-    writer.add("if aborting: raise Interrupted")
+    if shape.stops:
+        writer.add("if stopping:")
+        writer.add("    if aborting: raise Interrupted")
+        if not shape.counted:
+            writer.add("    n_rows -= 1 + length_hint(rows)")
+        writer.add("    break")
+    else:
+        writer.add("if aborting: raise Interrupted")
     if shape.records:
         writer.add("if v.__class__ is BadRecord:")
         writer.add("    bad_record(v)")
         writer.add("    continue")
     if shape.counted:
         writer.add("n_rows += 1")
-    if shape.flush_each and not shape.origins_in:
+    if shape.traces and not shape.origins_in:
         writer.add("o = now()")
     if shape.timed:
         writer.add("row_start = now()")
@@ -294,6 +342,9 @@ def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
             case OperatorKind.FLATMAP:
                 _write_flatmap(writer, index, step, shape.timed)
                 loops += 1
+            case OperatorKind.BATCH:
+                _write_gather(writer, index, key, shape.timed)
+                loops += 1
             case OperatorKind.KEY_BY:
                 key = f"k{index + 1}"
                 folds = index + 1 < len(steps) and steps[index + 1].kind in FOLDS
@@ -312,13 +363,13 @@ def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
     if last is not None and last.kind is OperatorKind.SINK:
         if shape.timed:
             writer.add("row_time(now() - row_start)")
-        if shape.origins_in:
+        if shape.origins_in or shape.stamped:
             writer.add("emit_origin(o)")
         return loops
     writer.add("emit(v)")
     if shape.keys_out:
         writer.add(f"emit_key({key})")
-    if shape.origins_in or shape.flush_each:
+    if shape.traces:
         writer.add("emit_origin(o)")
     if shape.flush_each:
         writer.add("flush()")
@@ -361,8 +412,11 @@ def _write_filter(writer: _Writer, index: int, timed: bool) -> None:
 
 
 def _write_flatmap(writer: _Writer, index: int, step: StepForm, timed: bool) -> None:
-    writer.add(f"r = explode({step.name!r}, call{index}(v), {step.outputs_max})", index)
+    writer.add(f"r = call{index}(v)", index)
     _write_time(writer, index, timed)
+    # A list of a size that is allowed is what it should be; everything else is looked at.
+    too_many = f"len(r) > {step.outputs_max}"
+    writer.add(f"if r.__class__ is not list or {too_many}: r = explode({step.name!r}, r, {step.outputs_max})", index)
     writer.add(f"n{index} += len(r)")
     writer.add(f"rows{index} = iter(r)")
     writer.add("while True:")
@@ -370,6 +424,21 @@ def _write_flatmap(writer: _Writer, index: int, step: StepForm, timed: bool) -> 
     writer.add("try:")
     writer.depth += 1
     writer.add(f"for v in rows{index}:")
+    writer.depth += 1
+
+
+def _write_gather(writer: _Writer, index: int, key: str, timed: bool) -> None:
+    """Most rows only wait; with the last one of a list the outputs of all go on, each with its key and origin."""
+    writer.add(f"r = gather{index}(v, {key}, o)", index)
+    _write_time(writer, index, timed)
+    writer.add("if r is None: continue")
+    writer.add(f"n{index} += len(r)")
+    writer.add(f"rows{index} = iter(r)")
+    writer.add("while True:")
+    writer.depth += 1
+    writer.add("try:")
+    writer.depth += 1
+    writer.add(f"for v, {key}, o in rows{index}:")
     writer.depth += 1
 
 
@@ -385,17 +454,23 @@ def _write_fold(writer: _Writer, index: int, step: StepForm, key: str, timed: bo
     look-up of its state is the only one; an error of that check is the error of the `key_by`.
     """
     aggregates = step.kind is OperatorKind.AGGREGATE
+    # Counting needs no call. Where calls are timed there is one, so that the times mean the same for all folds.
+    inline = step.counts and not timed
     writer.add("try:")
-    writer.add(f"    a = state{index}[{key}]", index if checked_by is None else checked_by)
+    looked_up = f"    r = state{index}[{key}] + 1" if inline else f"    a = state{index}[{key}]"
+    writer.add(looked_up, index if checked_by is None else checked_by)
     writer.add("except KeyError:")
     if checked_by is not None:
         writer.add(f"    guard{checked_by}({key})", checked_by)
-    if aggregates:
+    if inline:
+        writer.add("    r = 1")
+    elif aggregates:
         writer.add(f"    r = call{index}(create{index}(), v)", index)
     else:
         writer.add("    r = v")
-    writer.add("else:")
-    writer.add(f"    r = call{index}(a, v)", index)
+    if not inline:
+        writer.add("else:")
+        writer.add(f"    r = call{index}(a, v)", index)
     _write_check(writer, index, timed)
     if step.emit is Emit.FINAL:
         writer.add(f"state{index}[{key}] = r")
@@ -404,7 +479,8 @@ def _write_fold(writer: _Writer, index: int, step: StepForm, key: str, timed: bo
     elif not step.has_result:
         writer.add(f"state{index}[{key}] = r; v = ({key}, r)")
     else:
-        # The result comes first: an item whose result cannot be computed leaves the state as it was.
-        writer.add(f"u = result{index}(r)", index)
-        writer.add(f"state{index}[{key}] = r; v = ({key}, u)")
+        # The state comes first: whatever happens to the result, the item has been folded.
+        writer.add(f"state{index}[{key}] = r")
+        writer.add(f"u = result{index}(r)", RESULT_LINE - index)
+        writer.add(f"v = ({key}, u)")
     _write_time(writer, index, timed)

@@ -39,6 +39,21 @@ class OutputEdge:
         # With one target there is nothing to decide.
         self._only = self._channels[0] if len(self._channels) == 1 else None
 
+    @property
+    def put(self) -> Callable[[Packet], Packet | None] | None:
+        """Puts a packet into its target, where there is one alone; what does not fit comes back, for `hold`."""
+        return None if self._only is None else self._only.try_put
+
+    @property
+    def input_index(self) -> int:
+        """Which input of its targets it feeds."""
+        return self._input_index
+
+    def hold(self, rest: Packet) -> Sequence[Channel[Any]]:
+        """Keep what did not fit into the only target, for `advance`; the channel that must have room."""
+        self._parts = [(0, rest)]
+        return self._channels
+
     def begin(self, packet: Packet) -> None:
         """Take a packet to be sent; the one before must be through."""
         packet.input_index = self._input_index
@@ -54,10 +69,7 @@ class OutputEdge:
             return self.advance()
         packet.input_index = self._input_index
         rest = self._only.try_put(packet)
-        if rest is None:
-            return ()
-        self._parts = [(0, rest)]
-        return self._channels
+        return () if rest is None else self.hold(rest)
 
     def advance(self) -> Sequence[Channel[Any]]:
         """Send what fits now; the channels that must have room before more can be sent, empty when the packet
@@ -112,6 +124,18 @@ class Sender:
         self._gate = backend.writable_gate()
         self._now = backend.clock.monotonic_ns
         self._on_wait = on_wait
+        only = self._edges[0] if len(self._edges) == 1 else None
+        self.only_edge = only if only is not None and only.put is not None else None
+        """The edge, where there is one with one target: who sends one item at a time may put it there itself."""
+
+    def wait_for_rest(self, rest: Packet) -> int:
+        """What the target of `only_edge` had no room for is sent when it has; ns spent waiting.
+
+        Raises:
+            ChannelClosedError: the job is being aborted.
+        """
+        assert self.only_edge is not None
+        return self._wait(self.only_edge, self.only_edge.hold(rest))
 
     def send(self, packet: Packet) -> int:
         """Send the packet over all edges; ns spent waiting for room.

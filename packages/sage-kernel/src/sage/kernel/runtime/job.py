@@ -4,27 +4,37 @@ carries effects out.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sage.common.errors import InvalidArgumentError
 from sage.common.ids import new_id
-from sage.kernel.graph import Execution, ExecutionGraph, JobFailedError, LogicalGraph, PipelineError
+from sage.kernel.graph import Execution, ExecutionGraph, JobFailedError, LogicalGraph, PipelineError, TaskNode
 from sage.kernel.telemetry import JobMetrics, ReplicaReading, snapshot_metrics
 from sage.platform import Backend, Worker
 
 from . import job_master as jm
+from .async_list_task import AsyncListTask
 from .async_task import AsyncTask
+from .dead_letter_budget import DeadLetterBudget
 from .dead_letters import DeadLetterStore
+from .envelopes import AnswerLetters
 from .failure import describe_failure
+from .gathering_task import GatheringTask
+from .heap import HeldHeap
 from .job_master import JobMaster, JobState
+from .loop_tasks import create_loop_task
+from .placed_tasks import PlacedProcessTask, create_placed_task
+from .process_task import PROCESS_MODULES, ProcessTask
 from .result import JobResult
+from .services import ServiceHost
 from .task import JobSignals, Task
 from .task_factory import TaskFactory, create_channels
 from .thread_task import ThreadTask
@@ -33,6 +43,7 @@ from .watch import view_task
 __all__ = ["JobHandle", "JobOptions", "start_job"]
 
 logger = logging.getLogger("sage.kernel.job")
+_heap = HeldHeap()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +56,25 @@ class JobOptions:
         grace_s: seconds that a stopped job has to drain.
         abort_grace_s: seconds that an aborted job waits for its tasks; those in an operator that does not
             return are then given up.
+        hold_heap: keep the garbage collector away from what was there before the job, see `heap`.
+        max_dead_letters: dead letters that the job may have, as a number or as a share of the items that its sources
+            give ("1%"); with more it fails. None is no limit.
+        retry_id: the retry of dead letters that the job is; "" for an ordinary one.
 
     Raises:
-        InvalidArgumentError: a time is not above 0.
+        InvalidArgumentError: a time is not above 0, or `max_dead_letters` is neither a number nor a share.
     """
 
     home: Path = Path(".sage")
     watchdog_s: float | None = 300.0
     grace_s: float = 30.0
     abort_grace_s: float = 5.0
+    hold_heap: bool = True
+    max_dead_letters: int | str | None = None
+    retry_id: str = ""
 
     def __post_init__(self) -> None:
+        DeadLetterBudget.parse(self.max_dead_letters)
         for name in ("watchdog_s", "grace_s", "abort_grace_s"):
             value = getattr(self, name)
             if value is None and name == "watchdog_s":
@@ -79,6 +98,7 @@ class JobHandle:
         backend: Backend,
         options: JobOptions,
         offsets: Mapping[str, list[Any]],
+        answers: frozenset[str] | None = None,
     ) -> None:
         self.id = new_id("job")
         self.name = graph.name
@@ -87,7 +107,16 @@ class JobHandle:
         self._backend = backend
         self._options = options
         self._signals = JobSignals()
-        self._dead_letters = DeadLetterStore(options.home, job_id=self.id, job=graph.name)
+        self._budget = DeadLetterBudget.parse(options.max_dead_letters)
+        self._dead_letters = DeadLetterStore(
+            options.home,
+            job_id=self.id,
+            job=graph.name,
+            retry_id=options.retry_id,
+            budget=self._budget,
+            on_over_budget=lambda reason: self._events.put(jm.FailRequested(reason)),
+        )
+        self._letters = self._dead_letters if answers is None else AnswerLetters(self._dead_letters, answers)
         self._events: queue.SimpleQueue[jm.Event] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._result: JobResult | None = None
@@ -96,14 +125,29 @@ class JobHandle:
         self._ended_ns: int | None = None
         self._tasks: dict[str, Task] = {}
         self._workers: dict[str, Worker] = {}
+        self._working: set[str] = set()
         self._channels = create_channels(graph, backend)
-        factory = TaskFactory(graph, logical, self._channels, backend, offsets, self._signals.stopping)
+        self._services = ServiceHost(
+            logical.services, job=graph.name, on_ready=lambda ready: self._events.put(jm.TaskReady(ready))
+        )
+        for worker_id, entry in self._services.entries():
+            self._create_worker(worker_id, entry)
+        factory = TaskFactory(
+            graph,
+            logical,
+            self._channels,
+            backend,
+            offsets,
+            self._signals,
+            services=self._services,
+            fail=lambda reason: self._events.put(jm.FailRequested(reason)),
+        )
         for node in graph.tasks:
             self._create(factory, node.id)
         self._master = JobMaster(
-            (node.id for node in graph.tasks),
+            self._workers,
             # Sources then begin while replicas that have nothing to set up are still being started.
-            without_setup=(task_id for task_id, task in self._tasks.items() if not task.needs_setup),
+            without_setup=self._workers.keys() - self._services.needs_setup - self._needing_setup(),
             watchdog_s=options.watchdog_s,
             abort_grace_s=options.abort_grace_s,
         )
@@ -111,38 +155,74 @@ class JobHandle:
 
     def _create(self, factory: TaskFactory, task_id: str) -> None:
         node = self.graph.task(task_id)
-        kind = AsyncTask if node.execution is Execution.ASYNC else ThreadTask
-        task = kind(
-            factory.create(node),
-            backend=self._backend,
-            signals=self._signals,
-            dead_letters=self._dead_letters,
-            on_ready=lambda ready: self._events.put(jm.TaskReady(ready)),
-        )
-        name = f"sage-{self.graph.name}-{task_id}"
+        task = self._tasks[task_id] = self._create_task(factory, node)
+        self._working.add(task_id)
+        assert isinstance(task, (AsyncTask, AsyncListTask, ThreadTask, ProcessTask))
+        self._create_worker(task_id, task.run)
+
+    def _create_worker(self, worker_id: str, entry: Callable[[], Any]) -> None:
+        name = f"sage-{self.graph.name}-{worker_id}"
 
         def on_exit(worker: Worker) -> None:
-            self._events.put(jm.TaskEnded(task_id, worker.failure))
+            self._events.put(jm.TaskEnded(worker_id, worker.failure))
 
-        self._tasks[task_id] = task
-        if isinstance(task, AsyncTask):
-            self._workers[task_id] = self._backend.asyncio_worker(name, task.run, on_exit)
-        else:
-            assert isinstance(task, ThreadTask)
-            self._workers[task_id] = self._backend.thread_worker(name, task.run, on_exit)
+        on_loop = inspect.iscoroutinefunction(entry)
+        make = self._backend.asyncio_worker if on_loop else self._backend.thread_worker
+        self._workers[worker_id] = make(name, entry, on_exit)
+
+    def _needing_setup(self) -> set[str]:
+        return {task_id for task_id, task in self._tasks.items() if task.needs_setup}
+
+    def _create_task(self, factory: TaskFactory, node: TaskNode) -> Task:
+        shared: dict[str, Any] = {
+            "backend": self._backend,
+            "signals": self._signals,
+            "dead_letters": self._letters,
+            "on_ready": lambda ready: self._events.put(jm.TaskReady(ready)),
+        }
+        parts = factory.create(node)
+        placed = factory.places.task_facts(node)
+        looped = factory.loops.task_facts(node, parts.inbox)
+        if node.execution is Execution.PROCESS:
+            shared |= {
+                "order": factory.order(node),
+                "operators": [self._logical[name] for name in node.chain],
+                "pool": self._backend.process_pool(PROCESS_MODULES),
+            }
+        if looped is not None:
+            return create_loop_task(parts, self._logical[node.chain[0]].kind, **shared, **looped)
+        if node.execution is Execution.PROCESS:
+            return ProcessTask(parts, **shared) if placed is None else PlacedProcessTask(parts, **shared, **placed)
+        if placed is not None:
+            return create_placed_task(parts, **shared, **placed)
+        gathers = parts.inbox is not None and any(step.gather is not None for step in parts.steps)
+        if node.execution is Execution.ASYNC:
+            return (AsyncListTask if gathers else AsyncTask)(parts, **shared)
+        return (GatheringTask if gathers else ThreadTask)(parts, **shared)
 
     # -- the life of the job
 
     def start(self) -> None:
         """Start all workers; called once, by `start_job`."""
         self._signals.on_abort(self._close_channels)
-        self._supervisor.start()
+        self._signals.on_abort(self._services.abort)
+        if self._options.hold_heap:
+            _heap.hold()
+        try:
+            self._supervisor.start()
+        except BaseException:  # no more threads: nobody else would give the heap back
+            if self._options.hold_heap:
+                _heap.release()
+            raise
 
     def _supervise(self) -> None:
         try:
             self._run_master()
         except BaseException as error:  # whatever it is: those who wait for the job must not wait for ever
             self._give_up(error)
+        finally:
+            if self._options.hold_heap:
+                _heap.release()
 
     def _give_up(self, error: BaseException) -> None:
         """The job's own bookkeeping has failed: end everything and say so."""
@@ -177,9 +257,17 @@ class JobHandle:
             except queue.Empty:
                 next_tick = time.monotonic() + ticks
                 event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
+                over = self._over_share()
+                if over:
+                    self._handle(jm.FailRequested(over))
             self._handle(event)
 
     def _handle(self, event: jm.Event) -> None:
+        if isinstance(event, jm.TaskEnded):
+            self._working.discard(event.task)
+            if not self._working:
+                # Nobody is left who could call one.
+                self._services.close()
         for effect in self._master.on(event, time.monotonic()):
             self._carry_out(effect)
 
@@ -199,6 +287,15 @@ class JobHandle:
         for channel in self._channels.values():
             channel.close()
 
+    def _over_share(self, *, ended: bool = False) -> str:
+        """Why the job must fail when too large a share of its items are dead letters; "" while it is not."""
+        if self._budget.share is None or not self._dead_letters.added:
+            return ""
+        letters, items = self._dead_letters.added, self.metrics().items_in
+        if not self._budget.is_over_share(letters, items, ended=ended):
+            return ""
+        return self._budget.explain(letters, self._dead_letters.errors, items)
+
     def _complete(self, ending: jm.Complete) -> None:
         self._ended_ns = self._backend.clock.monotonic_ns()
         for task, worker in self._workers.items():
@@ -210,12 +307,16 @@ class JobHandle:
             reason = describe_failure(ending.reason, ending.failure)
         if ending.abandoned:
             reason += f"; given up, because they did not end: {', '.join(ending.abandoned)}"
+        state = ending.state
+        if state in (JobState.FINISHED, JobState.STOPPED):
+            over = self._over_share(ended=True)
+            state, reason = (JobState.FAILED, over) if over else (state, reason)
         self._dead_letters.close()
         added = self._dead_letters.added
         self._result = JobResult(
             job_id=self.id,
             name=self.name,
-            state=ending.state,
+            state=state,
             reason=reason,
             metrics=self.metrics(),
             dead_letters=added,
@@ -300,7 +401,7 @@ def _reading(task: Task) -> ReplicaReading:
         queue_depth=0 if inbox is None else inbox.occupancy,
         queue_depth_max=0 if inbox is None else inbox.peak_occupancy,
         queue_capacity=0 if inbox is None else inbox.spec.capacity,
-        user_counters={name: dict(context.metrics.counters) for name, _, context in parts.functions},
+        user_counters=task.user_counters,
     )
 
 
@@ -310,8 +411,10 @@ def start_job(
     backend: Backend,
     options: JobOptions | None = None,
     offsets: Mapping[str, list[Any]] | None = None,
+    answers: frozenset[str] | None = None,
 ) -> JobHandle:
-    """Start a compiled pipeline and return at once.
+    """Start a compiled pipeline and return at once. `answers` names the operators that lead to the answer, where it
+    answers requests.
 
     Raises:
         PipelineError: an operator cannot be made, or `offsets` do not fit the sources.
@@ -326,6 +429,6 @@ def start_job(
                 f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} "
                 f"replica(s), got {given!r}"
             )
-    job = JobHandle(graph, logical, backend, options or JobOptions(), offsets or {})
+    job = JobHandle(graph, logical, backend, options or JobOptions(), offsets or {}, answers)
     job.start()
     return job

@@ -22,6 +22,7 @@ __all__ = [
     "Complete",
     "Effect",
     "Event",
+    "FailRequested",
     "JobMaster",
     "JobState",
     "OpenSources",
@@ -113,13 +114,20 @@ class AbortRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class FailRequested:
+    """The job must not go on, for a reason that is no error of a task."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; what the tasks look like."""
 
     tasks: Mapping[str, TaskView]
 
 
-Event = Started | TaskReady | TaskEnded | StopRequested | AbortRequested | Tick
+Event = Started | TaskReady | TaskEnded | StopRequested | AbortRequested | FailRequested | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +235,8 @@ class JobMaster:
                 return [StopSources()]
             case AbortRequested(reason):
                 return self._abort(JobState.ABORTED, reason, None, now)
+            case FailRequested(reason):
+                return self._abort(JobState.FAILED, reason, None, now)
             case Tick(tasks):
                 return self._tick(tasks, now)
 

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from sage.common.errors import InvalidArgumentError, SageError
+from sage.common.errors import InvalidArgumentError
 from sage.common.hashing import stable_hash
 from sage.kernel.graph import Emit, IOSpec, OperatorKind
 from sage.kernel.operators import Function, OperatorContext
 from sage.kernel.telemetry import OperatorCounters
+
+from .gather import Gather
+from .item_errors import ItemError, UnawaitedError, check_output
 
 __all__ = [
     "FOLDS",
@@ -26,9 +29,11 @@ __all__ = [
     "Interrupted",
     "ItemError",
     "KeyGuard",
+    "ResultError",
     "Step",
     "StepFailed",
     "UnawaitedError",
+    "bounded",
     "cancelled_call",
     "check_output",
     "explode",
@@ -55,16 +60,16 @@ class StepFailed(BaseException):
         self.error = error
 
 
-class ItemError(SageError):
-    """What an operator returned for an item cannot be used."""
-
-
 class CancelledCallError(ItemError):
     """An operator let a `CancelledError` out that nobody of the runtime has caused."""
 
 
-class UnawaitedError(ItemError):
-    """A plain function returned a coroutine, which nobody awaits."""
+class ResultError(ItemError):
+    """The `result` of an aggregate raised: its item has been folded, and must not be folded again."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class KeyGuard:
@@ -77,7 +82,7 @@ class KeyGuard:
         >>> guard.check([1])
         Traceback (most recent call last):
         ...
-        sage.kernel.runtime.steps.ItemError: the key of 'by_user' must be hashable, got list [1]: use a tuple
+        sage.kernel.runtime.item_errors.ItemError: the key of 'by_user' must be hashable, got list [1]: use a tuple
     """
 
     _KNOWN_MAX = 1 << 16
@@ -121,8 +126,14 @@ class Step:
         enter: makes a key the current one in the operator's context; None where nobody looks.
         create: new accumulator (aggregate).
         result: what an accumulator is turned into (aggregate), None for the accumulator itself.
+        builtin: name of the ready-made fold that `call` is, or None.
         state: accumulators by key (reduce, aggregate).
         guard: checks keys (key_by).
+        sided: an item is `(side, item)`, of an operator on two streams.
+        leftovers: gives (key, what was kept) at the end of the stream; None where nothing is kept for it.
+        last: the output for what was kept.
+        ended: told which of its streams has ended, gives what can go on now; None where nobody asks.
+        gather: what its items wait in for each other (batch, batched map), None where each is worked on alone.
     """
 
     name: str
@@ -137,8 +148,14 @@ class Step:
     emit: Emit = Emit.EACH
     create: Callable[[], Any] | None = None
     result: Callable[[Any], Any] | None = None
+    builtin: str | None = None
     state: dict[Hashable, Any] = field(default_factory=dict)
     guard: KeyGuard | None = None
+    sided: bool = False
+    leftovers: Callable[[], Iterable[tuple[Hashable, Any]]] | None = None
+    last: Callable[[Any], Any] | None = None
+    ended: Callable[[int], list[Any]] | None = None
+    gather: Gather | None = None
 
     def apply(self, value: Any, key: Hashable) -> list[Output]:
         """Call the operator once; its outputs with their keys. Raises what the user's code raises."""
@@ -160,7 +177,7 @@ class Step:
         if inspect.isawaitable(result):
             result = await result
         elif inspect.isasyncgen(result):
-            result = [item async for item in _bounded(result, self.name, self.io.outputs_max)]
+            result = [item async for item in bounded(result, self.name, self.io.outputs_max)]
         return self.outputs(result, value, key)
 
     def outputs(self, result: Any, value: Any, key: Hashable) -> list[Output]:
@@ -168,6 +185,8 @@ class Step:
         match self.kind:
             case OperatorKind.MAP:
                 check_output(self.name, result)
+                return [(result, key)]
+            case OperatorKind.ORDERED:
                 return [(result, key)]
             case OperatorKind.FILTER:
                 check_output(self.name, result)
@@ -207,36 +226,38 @@ class Step:
         if self.kind is OperatorKind.REDUCE:
             self.state[key] = accumulator
             return [(accumulator, key)] if self.emit is Emit.EACH else []
-        # The result comes first: an item whose result cannot be computed leaves the state as it was.
-        outputs = [self._aggregated(key, accumulator)] if self.emit is Emit.EACH else []
+        # The state comes first: an `add` that changes its accumulator in place has folded the item in any case, so
+        # whatever happens to the result, the item counts, and counts once.
         self.state[key] = accumulator
-        return outputs
+        if self.emit is not Emit.EACH:
+            return []
+        try:
+            return [self._aggregated(key, accumulator)]
+        except Exception as error:  # the user's `result` may raise anything
+            raise ResultError(error) from error
+
+    def result_again(self, key: Hashable) -> list[Output]:
+        """The outputs of an item that has been folded and whose `result` raised. Raises what `result` raises."""
+        if self.enter is not None:
+            self.enter(key)
+        return [self._aggregated(key, self.state[key])]
 
     def _aggregated(self, key: Hashable, accumulator: Any) -> Output:
         return (key, accumulator if self.result is None else self.result(accumulator)), key
 
     def kept(self) -> Iterable[tuple[Hashable, Any]]:
         """What waits for the end of the stream: (key, accumulator), in the order in which keys first came."""
+        if self.leftovers is not None:
+            return self.leftovers()
         return self.state.items() if self.emit is Emit.FINAL else ()
 
     def final_output(self, key: Hashable, accumulator: Any) -> Output:
         """What is emitted for a key at the end of the stream. Raises what the user's `result` raises."""
+        if self.enter is not None:
+            self.enter(key)
+        if self.last is not None:
+            return self.last(accumulator), key
         return (accumulator, key) if self.kind is OperatorKind.REDUCE else self._aggregated(key, accumulator)
-
-
-def check_output(name: str, result: Any) -> None:
-    """Refuse a coroutine where a value was expected.
-
-    Raises:
-        UnawaitedError: `result` was never awaited.
-    """
-    if inspect.iscoroutine(result):
-        result.close()
-        raise UnawaitedError(
-            f"operator {name!r} returned a coroutine that nobody awaits: declare it with `async def`, or "
-            f"give it "
-            "contract=Contract(execution=Execution.ASYNC)"
-        )
 
 
 def cancelled_call(name: str, error: asyncio.CancelledError) -> CancelledCallError:
@@ -264,7 +285,7 @@ def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
         >>> explode("words", "ab", 10)
         Traceback (most recent call last):
         ...
-        sage.kernel.runtime.steps.ItemError: flatmap 'words' must return an iterable of items, got str 'ab':
+        sage.kernel.runtime.item_errors.ItemError: flatmap 'words' must return an iterable of items, got str 'ab':
         to pass the whole on use map
     """
     if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
@@ -280,7 +301,12 @@ def explode(name: str, result: Any, outputs_max: int) -> list[Any]:
     return items
 
 
-async def _bounded(items: Any, name: str, outputs_max: int) -> Any:
+async def bounded(items: Any, name: str, outputs_max: int) -> Any:
+    """The outputs of an async generator, at most `outputs_max`.
+
+    Raises:
+        ItemError: there are more.
+    """
     count = 0
     async for item in items:
         count += 1

@@ -49,6 +49,7 @@ class JobSignals:
         # Lists, because generated code and generators test them per item: empty is false.
         self.stopping: list[bool] = []
         self.aborted: list[bool] = []
+        self._sources: dict[str, list[bool]] = {}
         self._lock = threading.Lock()
         self._on_abort: list[Callable[[], None]] = []
 
@@ -60,10 +61,25 @@ class JobSignals:
                 return
         call()
 
+    def source(self, name: str) -> list[bool]:
+        """A list that is not empty when this source has to end, alone or with all others."""
+        with self._lock:
+            return self._sources.setdefault(name, [True] if self.stopping else [])
+
+    def end_source(self, name: str) -> None:
+        """Let one source end; what it has emitted is worked off."""
+        stopping = self.source(name)
+        if not stopping:
+            stopping.append(True)
+
     def stop(self) -> None:
         """Sources end; what they have emitted is worked off."""
-        if not self.stopping:
-            self.stopping.append(True)
+        with self._lock:
+            if not self.stopping:
+                self.stopping.append(True)
+            for stopping in self._sources.values():
+                if not stopping:
+                    stopping.append(True)
 
     def abort(self) -> None:
         """Everybody ends now."""
@@ -101,6 +117,8 @@ class TaskParts:
         functions: name, function object and context of what is to be set up and torn down, in order.
         inbox: its channel, None for a source.
         producers: how many replicas feed the inbox.
+        sides: for each input, which stream of the first operator it is; empty where that does not ask.
+        side_producers: how many replicas of each of these streams have not ended.
         edges: where its outputs go.
         keys_in: items come with a key.
         keys_out: items leave with a key.
@@ -115,6 +133,8 @@ class TaskParts:
     functions: Sequence[tuple[str, Function, OperatorContext]] = ()
     inbox: Channel[Any] | None = None
     producers: int = 0
+    sides: Sequence[int] = ()
+    side_producers: dict[int, int] = field(default_factory=dict)
     edges: Sequence[OutputEdge] = ()
     keys_in: bool = False
     keys_out: bool = False
@@ -168,6 +188,9 @@ class Task(ABC):
     TIMED_ITEMS = 16
     OUT_LIMIT = 1024
     WAITS_TOGETHER = 512
+    # Of so many packets the first keys of one are looked at.
+    KEYS_EVERY = 4
+    KEYS_TOGETHER = 16
 
     def __init__(
         self,
@@ -192,6 +215,7 @@ class Task(ABC):
         self._set_up: list[tuple[str, Function]] = []
         self._open_inputs = parts.producers
         self._waits: list[int] = []
+        self._stopping = signals.stopping if parts.source is None else signals.source(parts.node.chain[0])
         self.chain = Chain(
             parts.steps,
             source=parts.counters.operators[0] if parts.source is not None else None,
@@ -199,6 +223,7 @@ class Task(ABC):
                 keys_in=parts.keys_in,
                 keys_out=parts.keys_out,
                 records=bool(parts.source_options.get("records", False)),
+                stamped=any(step.gather is not None for step in parts.steps),
             ),
             dead_letters=dead_letters,
             flush=self.flush,
@@ -207,6 +232,7 @@ class Task(ABC):
             replica_index=parts.node.replica_index,
             out_limit=self.OUT_LIMIT,
             aborting=signals.aborted,
+            stopping=self._stopping,
             seed=parts.node.replica_index,
         )
 
@@ -216,9 +242,19 @@ class Task(ABC):
         return self.parts.node.id
 
     @property
+    def user_counters(self) -> dict[str, dict[str, float]]:
+        """What its operators have counted themselves, by name."""
+        return {name: dict(context.metrics.counters) for name, _, context in self.parts.functions}
+
+    @property
     def needs_setup(self) -> bool:
         """Whether one of its functions has a `setup` of its own."""
         return any(type(function).setup is not Function.setup for _, function, _ in self.parts.functions)
+
+    @property
+    def doing(self) -> str:
+        """What it is doing, in words."""
+        return str(self.activity)
 
     def _pause_thread(self, seconds: float) -> None:
         self.pausing += 1
@@ -268,6 +304,11 @@ class Task(ABC):
             raise failed
         # The task ends with an error already: that one is the reason, this one must not stand in its place.
         logger.warning("%s", failed, exc_info=failed)
+
+    def sample_keys(self, packet: Packet) -> None:
+        """Look which keys come, so that a hot one can be named."""
+        if packet.keys is not None and not self.counters.batches % self.KEYS_EVERY:
+            self.counters.keys.add_many(packet.keys[: self.KEYS_TOGETHER])
 
     def count_wait(self, packet: Packet, start: int) -> None:
         """Count how long the items of a packet have waited in the inbox."""

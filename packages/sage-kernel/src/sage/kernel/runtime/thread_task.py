@@ -4,7 +4,7 @@ source -> chain -> router.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from sage.kernel.packet import Packet
 from sage.platform import ChannelClosedError
 
 from .edges import Sender
+from .lone import NO_OUTPUT
 from .steps import Interrupted, StepFailed
 from .task import Activity, BatchLimit, Task
 
@@ -19,14 +20,22 @@ __all__ = ["ThreadTask"]
 
 
 class ThreadTask(Task):
-    """A task that runs on a thread of its own."""
+    """A task that runs on a thread of its own.
+
+    Attributes:
+        stamps_rows: rows of its source have an origin each, whatever the source says.
+    """
+
+    stamps_rows = False
 
     _origin = 0
     _blocked_ns = 0
     _base = 0
     _timed = False
+    _timed_from_ns = Task.TIMED_ALWAYS_NS
     _item_ns = 0
     _sender: Sender
+    _plain_run: Callable[..., int] | None = None
 
     def run(self) -> None:
         """Entry of the worker: from set-up to tear-down.
@@ -35,8 +44,7 @@ class ThreadTask(Task):
             OperatorError: set-up or tear-down of an operator failed.
             StepFailed: an operator raised and its contract says that the job fails.
         """
-        self._sender = Sender(self.parts.edges, self._backend, self._on_wait)
-        self._plain_code = self.chain.code(timed=False, origins_in=False)
+        self._sender = self.new_sender()
         try:
             self.setup()
             self._on_ready(self.id)
@@ -52,6 +60,10 @@ class ThreadTask(Task):
         finally:
             self.activity = Activity.ENDED
             self.teardown()
+
+    def new_sender(self) -> Sender:
+        """The sending end."""
+        return Sender(self.parts.edges, self._backend, self._on_wait)
 
     def _run(self) -> None:
         if self.parts.source is None:
@@ -91,7 +103,9 @@ class ThreadTask(Task):
         """How many items to take next, and whether to time them: slow operators always, fast ones in a small
         sample.
         """
-        if self._item_ns >= self.TIMED_ALWAYS_NS or self.chain.checks_all:
+        if self.chain.checks_all:
+            self._timed_from_ns = 0
+        if self._item_ns >= self._timed_from_ns:
             self._timed = True
             return limit.items
         if self.counters.batches % self.TIMED_EVERY:
@@ -105,18 +119,25 @@ class ThreadTask(Task):
     # -- with an inbox
 
     def _run_inbox(self) -> None:
-        # Written for the item that travels alone: what is done here per packet is the latency of a hop. What
-        # is counted is counted before the outputs are sent: who waits for them also waits for this thread,
-        # until it waits.
-        inbox, now, counters, outputs = self.parts.inbox, self._now, self.counters, self.chain.outputs
+        # Written for the item that travels alone: what is done here per packet is the latency of a hop, hence the
+        # locals. What is counted is counted before the outputs are sent: who waits for them also waits for this
+        # thread, until it waits.
+        inbox, now, counters, waits = self.parts.inbox, self._now, self.counters, self._waits
         assert inbox is not None
-        get, send, run, plain = inbox.get, self._sender.send, self._plain_code.run, not self.parts.keys_in
-        values, keys, origins, waits = outputs.values, outputs.keys, outputs.origins, self._waits
+        get, edge = inbox.get, self._sender.only_edge
+        lone: Callable[[Any], Any] | None = None
+        put, input_index = None, 0
+        if edge is not None and not self.parts.keys_in and not self.parts.keys_out:
+            put, input_index = edge.put, edge.input_index
         waiting, working = Activity.WAITING_INPUT, Activity.WORKING
-        limit = BatchLimit(maximum=inbox.spec.coalesce_max)
+        limit, timed_every = BatchLimit(maximum=inbox.spec.coalesce_max), self.TIMED_EVERY
         last = now()
-        while self._open_inputs:
-            items_max = self._plan_batch(limit)
+        # `while True`, because the interpreter adapts the code of a loop only where its jump back is unconditional.
+        while True:
+            if self._item_ns < self._timed_from_ns and counters.batches % timed_every:
+                timed, items_max = False, limit.items
+            else:
+                timed, items_max = True, self._plan_batch(limit)
             self.activity = waiting
             packet = get(items_max)
             self.activity = working
@@ -126,35 +147,84 @@ class ThreadTask(Task):
             if not size:
                 last = start
                 self._open_inputs -= 1
+                if self.parts.sides:
+                    self._end_side(self.parts.sides[packet.input_index])
+                if not self._open_inputs:
+                    return
                 continue
             counters.items_in += size
             counters.batches += 1
-            self._blocked_ns = 0
-            sunk = self.sunk if self.is_sink else 0
-            if plain and not self._timed and packet.origins.__class__ is int:
-                self._origin = packet.origins
-                run(iter(packet.values), size, values, keys, origins)
-            else:
-                self._run_columns(packet)
+            if size > 1 or put is None or timed or packet.origins.__class__ is not int:
+                last = self._run_packet(packet, start, timed, limit)
+                continue
+            if lone is None:
+                # Generated here, and not before the first item: while that is on its way there is time.
+                lone = self.chain.lone_code()
+                if lone is None:
+                    put, last = None, self._run_packet(packet, start, timed, limit)
+                    continue
+            self._origin = packet.origins
+            value = lone(packet.values[0])
+            if value is NO_OUTPUT:
+                last = self._packet_done(packet, start, 0, limit)
+                continue
             last = now()
-            busy = last - start - self._blocked_ns
+            self._item_ns = busy = last - start
             counters.busy_ns += busy
-            self._item_ns = busy // size
-            if size == 1:
-                waits.append(start - packet.enqueued_ns)
-            else:
-                self.count_wait(packet, start)
-            if size >= limit.items or busy > limit.target_ns:
-                limit.update(size, busy)
-            if self.is_sink:
-                self.count_latency(self.sunk - sunk, self._origin, last)
-            elif values:
-                blocked = send(self.fill_packet(packet, self._origin, last))
-                if blocked:
-                    self._count_blocked(blocked)
-                    last += blocked
+            waits.append(start - packet.enqueued_ns)
+            if limit.items == 1 or busy > limit.target_ns:
+                limit.update(1, busy)
+            counters.items_out += 1
+            packet.values = [value]
+            packet.keys = None
+            packet.shared = False
+            packet.input_index = input_index
+            packet.enqueued_ns = last
+            if put(packet) is not None:
+                blocked = self._sender.wait_for_rest(packet)
+                counters.blocked_ns += blocked
+                last += blocked
 
-    def _run_columns(self, packet: Packet) -> None:
+    def _run_packet(self, packet: Packet, start: int, timed: bool, limit: BatchLimit) -> int:
+        """Run the chain over a packet and send what it puts out; when that was done, in ns."""
+        sunk = self.sunk if self.is_sink else 0
+        outputs = self.chain.outputs
+        if timed or self.parts.keys_in or not isinstance(packet.origins, int):
+            self._run_columns(packet, timed)
+        else:
+            self._origin = packet.origins
+            if self._plain_run is None:
+                self._plain_run = self.chain.code(timed=False, origins_in=False).run
+            self._plain_run(iter(packet.values), packet.size, outputs.values, outputs.keys, outputs.origins)
+        return self._packet_done(packet, start, sunk, limit)
+
+    def _packet_done(self, packet: Packet, start: int, sunk: int, limit: BatchLimit) -> int:
+        size, last = packet.size, self._now()
+        busy = last - start - self._blocked_ns
+        self.counters.busy_ns += busy
+        self._item_ns = busy // size
+        if size == 1:
+            self._waits.append(start - packet.enqueued_ns)
+        else:
+            self.count_wait(packet, start)
+        if size >= limit.items or busy > limit.target_ns:
+            limit.update(size, busy)
+        if self.is_sink:
+            self.count_latency(self.sunk - sunk, self._origin, last)
+        elif self.chain.outputs.values:
+            blocked = self._sender.send(self.fill_packet(packet, self._origin, last))
+            if blocked:
+                self._count_blocked(blocked)
+                last += blocked
+        self._blocked_ns = 0
+        return last
+
+    def _end_side(self, side: int) -> None:
+        self.parts.side_producers[side] -= 1
+        if not self.parts.side_producers[side]:
+            self.chain.input_ended(side)
+
+    def _run_columns(self, packet: Packet, timed: bool) -> None:
         """Run a packet whose rows are more than a value (with keys, with an origin each), or one that is
         timed.
         """
@@ -162,13 +232,16 @@ class ThreadTask(Task):
         columns: list[Sequence[Any]] = [packet.values]
         if packet.keys is not None and self.parts.keys_in:
             columns.append(packet.keys)
+            self.sample_keys(packet)
         if isinstance(origins, int):
             self._origin = origins
         else:
             self._origin = 0
             columns.append(origins)
-        code = self.chain.code(timed=self._timed, origins_in=not isinstance(origins, int), counted=True)
+        code = self.chain.code(timed=timed, origins_in=not isinstance(origins, int), counted=True)
         self.chain.run_batch(iter(zip(*columns, strict=True) if len(columns) > 1 else packet.values), 0, code)
+        if self.chain.checks_all:
+            self._timed_from_ns = 0
 
     # -- with a source
 
@@ -193,25 +266,21 @@ class ThreadTask(Task):
 
     def _run_sequence(self, items: list[Any] | tuple[Any, ...] | range) -> None:
         limit, position = BatchLimit(maximum=self.OUT_LIMIT), 0
-        while position < len(items) and not self._signals.stopping:
+        while position < len(items) and not self._stopping:
             rows = items[position : position + self._plan_batch(limit)]
             limit.update(len(rows), self._run_rows(iter(rows), len(rows)))
             position += len(rows)
 
     def _run_iterator(self, items: Iterator[Any]) -> None:
-        blocking = bool(self.parts.source_options.get("blocking", True))
-        feed = _until(self._signals.stopping, items) if blocking else items
+        # Item by item, so that none is fetched that a stopped source would not pass on: its offset would be behind it.
+        feed = _until(self._stopping, items)
         limit = BatchLimit(maximum=self.OUT_LIMIT)
         try:
-            while not self._signals.stopping:
+            while not self._stopping:
                 wanted = self._plan_batch(limit)
                 chunk = islice(feed, wanted)
                 before = self._consumed
-                if blocking:
-                    elapsed = self._run_rows(chunk, None)
-                else:
-                    rows = list(chunk)
-                    elapsed = self._run_rows(iter(rows), len(rows)) if rows else 0
+                elapsed = self._run_rows(chunk, None)
                 begun = self._consumed - before
                 if begun < wanted:
                     return
@@ -232,12 +301,18 @@ class ThreadTask(Task):
         self._blocked_ns = 0
         code = chain.code(
             timed=timed,
-            origins_in=bool(options.get("timed", False)),
+            origins_in=self.stamps_rows or bool(options.get("timed", False)),
             counted=size is None,
             flush_each=blocking and not self.is_sink,
+            # What has been sliced and not worked on when the job stops is as if it had never been taken.
+            stops=size is not None,
         )
         self._origin = start = self._now()
-        count = chain.run_batch(rows, size or 0, code)
+        try:
+            count = chain.run_batch(rows, size or 0, code)
+        except StepFailed:
+            counters.items_in += chain.rows_failed
+            raise
         end = self._now()
         counters.items_in += count
         elapsed = end - start - self._blocked_ns

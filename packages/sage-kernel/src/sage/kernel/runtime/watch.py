@@ -12,8 +12,9 @@ from types import FrameType
 
 from sage.platform import Worker
 
-from .codegen import SOURCE_LINE, ChainCode
+from .codegen import RESULT_LINE, SOURCE_LINE, ChainCode
 from .job_master import TaskView
+from .process_task import ProcessTask
 from .task import Activity, Task
 
 __all__ = ["view_task"]
@@ -31,9 +32,13 @@ def view_task(task: Task, worker: Worker) -> TaskView:
         doing = f"{task.pausing} item(s) waiting before a retry"
         return TaskView(moved, in_work=True, queued=queued, doing=doing, pausing=True)
     if activity not in (Activity.WORKING, Activity.SETUP):
-        return TaskView(moved, in_work=False, queued=queued, doing=str(activity))
+        return TaskView(moved, in_work=False, queued=queued, doing=task.doing)
     if activity is Activity.SETUP:
-        return TaskView(moved, in_work=True, queued=queued, doing="in setup()", stack=partial(_stack, worker.frame()))
+        stack = task.stack if isinstance(task, ProcessTask) else partial(_stack, worker.frame())
+        return TaskView(moved, in_work=True, queued=queued, doing="in setup()", stack=stack)
+    if isinstance(task, ProcessTask):
+        names = ", ".join(task.parts.node.chain)
+        return TaskView(moved, in_work=True, queued=queued, doing=f"in {names}", stack=task.stack)
     frame = worker.frame()
     found = _chain_frame(frame, task.chain.codes)
     if found is None:
@@ -43,6 +48,8 @@ def view_task(task: Task, worker: Worker) -> TaskView:
         return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=partial(_stack, frame))
     chain_frame, code = found
     step = code.step_of_line.get(chain_frame.f_lineno)
+    if step is not None and step <= RESULT_LINE:
+        step = RESULT_LINE - step
     local = chain_frame.f_locals
     # Rows begun are counted where their number is not known before; else the iterator knows how many are left.
     progress = (*moved, local.get("n_rows"), length_hint(local.get("rows", ())), chain_frame.f_lineno)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from sage.common.quantiles import QuantileSketch
 
+from .heavy_hitters import HeavyHitters
+
 __all__ = ["OperatorCounters", "ReplicaCounters"]
 
 
@@ -61,6 +63,7 @@ class ReplicaCounters:
         queue_wait_ns_sum: time that its items spent in its inbox, summed over items.
         queue_wait_ns: sketch of that time per item, in ns.
         latency_ns: sketch of the time from origin to here per item; sinks only.
+        keys: the most frequent keys of its items, sampled; empty on a stream without keys.
         operators: counters of its chain, in order.
     """
 
@@ -71,6 +74,7 @@ class ReplicaCounters:
         "idle_ns",
         "items_in",
         "items_out",
+        "keys",
         "latency_ns",
         "operators",
         "queue_wait_ns",
@@ -87,4 +91,5 @@ class ReplicaCounters:
         self.queue_wait_ns_sum = 0
         self.queue_wait_ns = QuantileSketch()
         self.latency_ns = QuantileSketch()
+        self.keys = HeavyHitters()
         self.operators = tuple(OperatorCounters(name) for name in operators)

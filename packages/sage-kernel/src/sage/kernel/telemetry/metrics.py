@@ -10,6 +10,7 @@ from sage.common.quantiles import QuantileSketch
 from .counters import ReplicaCounters
 
 __all__ = [
+    "HotKey",
     "JobMetrics",
     "LatencyMetrics",
     "OperatorMetricsSnapshot",
@@ -18,6 +19,9 @@ __all__ = [
     "snapshot_metrics",
 ]
 
+# Fewer sampled keys say little of how often each comes.
+_KEYS_MIN = 100
+_KEY_TEXT_MAX = 60
 NS_PER_MS = 1e6
 
 
@@ -62,6 +66,23 @@ class ReplicaMetrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HotKey:
+    """A key that comes so often that the replica that owns it has more to do than the others.
+
+    Attributes:
+        key: its representation, shortened.
+        share: of the operator's items, 0 to 1; from a sample.
+        replica: index of the replica that owns it.
+        replica_share: of the operator's items that this replica takes, 0 to 1.
+    """
+
+    key: str
+    share: float
+    replica: int
+    replica_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorMetricsSnapshot:
     """One operator over all its replicas.
 
@@ -78,6 +99,8 @@ class OperatorMetricsSnapshot:
         blocked_ms: time that its replicas waited for room downstream; 0 for an operator that is not the last
             of its chain.
         counters: what the operator counted itself (`ctx.metrics`).
+        hot_key: of an operator with replicas on a keyed stream, the key that alone makes more than half of a replica's
+            fair share; None without one.
     """
 
     operator: str
@@ -91,6 +114,7 @@ class OperatorMetricsSnapshot:
     queue_wait: LatencyMetrics
     blocked_ms: float
     counters: Mapping[str, float] = field(default_factory=dict)
+    hot_key: HotKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,4 +245,23 @@ def _operator(name: str, readings: list[ReplicaReading]) -> OperatorMetricsSnaps
         )
         / NS_PER_MS,
         counters=user,
+        hot_key=_hot_key([reading.counters for reading, position, _ in mine if position == 0]),
     )
+
+
+def _hot_key(replicas: list[ReplicaCounters]) -> HotKey | None:
+    total = sum(counters.items_in for counters in replicas)
+    if len(replicas) < 2 or sum(counters.keys.total for counters in replicas) < _KEYS_MIN:
+        return None
+    hottest: HotKey | None = None
+    for index, counters in enumerate(replicas):
+        top = counters.keys.top()
+        if top is None:
+            continue
+        replica_share = counters.items_in / total
+        share = replica_share * (top.count - top.error) / counters.keys.total
+        if hottest is None or share > hottest.share:
+            text = repr(top.key)
+            text = text if len(text) <= _KEY_TEXT_MAX else text[: _KEY_TEXT_MAX - 3] + "..."
+            hottest = HotKey(key=text, share=share, replica=index, replica_share=replica_share)
+    return hottest if hottest is not None and hottest.share > 0.5 / len(replicas) else None

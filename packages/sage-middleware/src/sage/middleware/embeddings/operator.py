@@ -41,7 +41,9 @@ class EmbeddingMap(MapFunction[Any, Any]):
     """Adds a vector: a `Chunk` becomes an `EmbeddedChunk`, a mapping gets one more field, a string becomes a
     mapping.
 
-    Config: `model` and `dimension` as in `EmbeddingConfig`; `text_field` and `vector_field` for mappings.
+    Config (with `model` and `dimension`, as in `EmbeddingConfig`):
+        text_field: field of a mapping that has the text.
+        vector_field: field of a mapping that gets the vector.
 
     Raises:
         InvalidArgumentError: the item has no text.

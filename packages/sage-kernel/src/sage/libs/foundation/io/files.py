@@ -95,6 +95,11 @@ class _LineFile:
             self._add(b"\n")
             self._torn = False
 
+    def empty(self) -> None:
+        """Leave nothing of an earlier run, as the first write would."""
+        if self.replaces:
+            self._prepare()
+
     def first_line(self) -> bytes:
         """The first line as it stands in the file (at most 64 KiB)."""
         return os.pread(self._fd, 65_536, 0).split(b"\n", 1)[0]
@@ -158,6 +163,13 @@ class _LineSink(SinkFunction[Any]):
             type(self).__name__, _part_path(self.config.file_path, self._ctx), append=self.config.append
         )
 
+    def finish(self) -> None:
+        """A replica that no item came to leaves its part of an earlier run empty: the parts together are this run's
+        items. A job that was stopped replaces only what it has items for.
+        """
+        if self._ctx is not None and self._ctx.parallelism > 1 and not self._ctx.stopping:
+            self._open_file().empty()
+
     def teardown(self) -> None:
         """Sync the file to the disk and close it."""
         file, self._file = self._file, None
@@ -175,7 +187,8 @@ class JSONLSink(_LineSink):
 
     A line is in the file whole or not at all, also when the disk is full; the item that did not fit raises.
     With parallelism above 1 replica `i` writes `name-0000i.jsonl`. An earlier file is replaced when the first item
-    comes; when none does, it stays as it is and a warning says so.
+    comes; when none does, it stays as it is and a warning says so. Of several parts, those that no item came to are
+    emptied when the job finishes.
 
     Config:
         file_path: the file; its directories are created.

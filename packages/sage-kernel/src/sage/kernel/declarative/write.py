@@ -1,0 +1,266 @@
+"""A pipeline as a YAML file that declares the same one.
+
+Operators must have a name that means the same to who reads the file: a registered one, or an import path. A lambda,
+a function inside a function or an instance has none.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from sage.kernel.api import LocalEnvironment, PipelineError
+from sage.kernel.graph import BaseTransformation, Emit, OperatorKind
+from sage.kernel.operators import AggregateSpec, CallableSource, Function, FunctionFactory, IterableSource
+from sage.kernel.operators.batching import BatchSpec
+from sage.kernel.operators.folds import same
+from sage.kernel.operators.shaping import DistinctSpec, LimitSpec, SampleSpec
+from sage.kernel.operators.specs import OperatorSpec
+
+from .findings import Finding, PipelineFileError
+from .registry import OperatorRegistry
+from .substitution import escape
+from .yaml_text import to_yaml
+
+__all__ = ["pipeline_to_yaml"]
+
+_FILE_MODULE = "sage_pipeline_"
+_ITEMS_MAX = 1000
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def pipeline_to_yaml(environment: LocalEnvironment, registry: OperatorRegistry | None = None) -> str:
+    """The YAML file of a pipeline.
+
+    What is imported from the pipeline's own Python file is named by that file, so the YAML file belongs beside it.
+
+    Raises:
+        PipelineFileError: operators that cannot be named, each with its line.
+
+    Example:
+        >>> env = LocalEnvironment("lengths")
+        >>> _ = env.from_collection(["a", "bb"]).map(len).print("> ")
+        >>> print(pipeline_to_yaml(env, OperatorRegistry([])), end="")
+        pipeline: lengths
+        operators:
+        - collection:
+          - a
+          - bb
+          name: collection
+        - map: builtins:len
+          name: len
+        - print: "> "
+          name: print
+    """
+    known = registry or OperatorRegistry()
+    findings: list[Finding] = []
+    entries: list[dict[str, Any]] = []
+    before: str | None = None
+    for operator in environment.graph.transformations:
+        try:
+            entries.append(_entry(operator, before, known))
+        except PipelineError as error:
+            place = str(operator.location) if operator.location is not None else f"operator {operator.name!r}"
+            findings.append(Finding(place, f"operator {operator.name!r} cannot be written as YAML: {error}"))
+        before = operator.name
+    if findings:
+        raise PipelineFileError(findings)
+    whole: dict[str, Any] = {"pipeline": environment.name}
+    settings = environment.config.model_dump(mode="json", exclude_unset=True)
+    if settings:
+        whole["environment"] = settings
+    return to_yaml(_escaped({**whole, "operators": entries}))
+
+
+def _entry(operator: BaseTransformation, before: str | None, registry: OperatorRegistry) -> dict[str, Any]:
+    factory = operator.factory
+    if not isinstance(factory, FunctionFactory):
+        raise PipelineError("it was not made by the DSL")
+    if any(operator.branches):
+        raise PipelineError("it takes a branch of a split or a side output, which YAML has no key for")
+    if any(operator.routings):
+        raise PipelineError("its input is a broadcast() or rebalance(), which YAML has no key for")
+    kind, what = _what(operator, factory, registry)
+    entry: dict[str, Any] = {kind: what, "name": operator.name}
+    if operator.inputs and operator.inputs != (before,):
+        entry["input"] = operator.inputs[0] if len(operator.inputs) == 1 else list(operator.inputs)
+    config = {} if kind == "print" else _config(factory)
+    if config:
+        entry["config"] = config
+    if operator.options.get("emit") is Emit.FINAL:
+        entry["emit"] = "final"
+    if operator.parallelism is not None and kind != "print":
+        entry["parallelism"] = operator.parallelism
+    contract = _changes(operator.contract, factory.contract)
+    if contract:
+        entry["contract"] = contract
+    return entry
+
+
+def _what(operator: BaseTransformation, factory: FunctionFactory, registry: OperatorRegistry) -> tuple[str, Any]:
+    """The key of its kind and the value of that key."""
+    target, kind = factory.target, operator.kind.value
+    if isinstance(target, IterableSource):
+        return "collection", _items(target.iterable)
+    if isinstance(target, CallableSource):
+        return kind, _reference(target.make, registry)
+    if isinstance(target, AggregateSpec):
+        if target.ready_made is not None:
+            return _ready_made(*target.ready_made)
+        parts = {"add": target.add, "result": target.result}
+        named = {name: _reference(part, registry) for name, part in parts.items() if part is not None}
+        return kind, {"create": _first(target.create, registry), **named}
+    if isinstance(target, OperatorSpec):
+        return _shape(target, kind, registry)
+    if operator.kind is OperatorKind.SINK and isinstance(factory.config, dict) and _is_print(target):
+        return "print", factory.config["prefix"]
+    return kind, _reference(target, registry)
+
+
+def _shape(target: OperatorSpec, kind: str, registry: OperatorRegistry) -> tuple[str, Any]:
+    """An operator that needs no function of the user."""
+    match target:
+        case LimitSpec(items=items):
+            return "limit", items
+        case BatchSpec(size=size, max_wait_s=max_wait_s):
+            return "batch", {"size": size, "max_wait_s": max_wait_s}
+        case SampleSpec(fraction=fraction, every=every, seed=seed):
+            return "sample", {"every": every, "seed": seed} if fraction is None else {
+                "fraction": fraction,
+                "seed": seed,
+            }
+        case DistinctSpec(key=key, max_keys=max_keys):
+            given = {"key": None if key is None else _reference(key, registry), "max_keys": max_keys}
+            return "distinct", {name: value for name, value in given.items() if value is not None} or None
+    raise PipelineError(f"YAML has no key for {kind}")
+
+
+def _ready_made(fold: str, field: Any) -> tuple[str, Any]:
+    if field is not None and not isinstance(field, (str, int)):
+        raise PipelineError(f"{fold} takes its value by a function: give the name of a field")
+    return fold, field
+
+
+def _first(create: Any, registry: OperatorRegistry) -> Any:
+    """What makes an accumulator: a number, or the import path of a function."""
+    if isinstance(create, functools.partial) and create.func is same:
+        (value,) = create.args
+        if type(value) in (int, float):
+            return value
+        raise PipelineError(f"its accumulator begins with {value!r}: give a type such as str, or a function")
+    return _reference(create, registry)
+
+
+def _is_print(target: Any) -> bool:
+    # The sink behind `.print()` is private to the DSL: it is known by its name, which this test pins down.
+    return getattr(target, "__qualname__", "") == "_PrintSink"
+
+
+def _items(items: Any) -> list[Any]:
+    if not isinstance(items, (list, tuple, range)):
+        raise PipelineError(f"its items come from a {type(items).__name__}, which cannot be written down")
+    if len(items) > _ITEMS_MAX:
+        raise PipelineError(f"its {len(items):,} items are more than the {_ITEMS_MAX:,} that are written into a file")
+    return [_plain(item, f"item {number}") for number, item in enumerate(items)]
+
+
+def _reference(target: Any, registry: OperatorRegistry) -> str:
+    """The registered name or the import path of a class or function."""
+    registered = registry.name_of(target)
+    if registered is not None:
+        return registered
+    if isinstance(target, Function):
+        raise PipelineError(f"it is an instance of {type(target).__name__}: pass the class with its config")
+    if isinstance(target, functools.partial):
+        raise PipelineError("it is a functools.partial: write a function, or a class with a config")
+    if not inspect.isroutine(target) and not isinstance(target, type):
+        raise PipelineError(f"it is an instance of {type(target).__name__}, which has no name: write a function")
+    module, name = getattr(target, "__module__", None), target.__qualname__
+    owner = getattr(target, "__objclass__", None)  # of a method of a built-in type, such as str.upper
+    module = module or (owner.__module__ if owner is not None else None)
+    if "<lambda>" in name:
+        raise PipelineError("it is a lambda, which has no name: write a function with def")
+    if "<locals>" in name:
+        raise PipelineError(f"{name} is defined inside a function: move it to the level of its module")
+    if module is None or module == "__main__" or module not in sys.modules:
+        raise PipelineError(f"{name} has no module that another program could import")
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not target:
+        raise PipelineError(f"{module}:{name} is another object by now: its name was used again")
+    return f"{_public_module(module)}:{name}"
+
+
+def _public_module(module: str) -> str:
+    """The module under the name that an import statement beside the pipeline file uses."""
+    if not module.startswith(_FILE_MODULE):
+        return module
+    stem = Path(sys.modules[module].__file__ or "").stem
+    if not stem.isidentifier():
+        raise PipelineError(f"the file {stem}.py cannot be imported under its name: rename it, or move the operator")
+    return stem
+
+
+def _config(factory: FunctionFactory) -> dict[str, Any]:
+    config = factory.config
+    if not config and not isinstance(config, BaseModel):
+        return {}
+    if not isinstance(config, BaseModel):
+        return {key: _plain(value, f"config key {key!r}") for key, value in config.items()}
+    try:
+        dumped: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
+        again = type(config).model_validate(dumped)
+    except (PydanticSerializationError, ValueError) as error:
+        keys = ", ".join(sorted(config.model_fields_set))
+        raise PipelineError(f"its config has values that YAML has no form of (keys: {keys})") from error
+    if again.model_dump() != config.model_dump():
+        raise PipelineError("its config would not be read back as it is: it has values that YAML has no form of")
+    return dumped
+
+
+def _plain(value: Any, what: str) -> Any:
+    """`value` if it is read back as it is."""
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is list:
+        return [_plain(inner, what) for inner in value]
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {key: _plain(inner, what) for key, inner in value.items()}
+    raise PipelineError(f"{what} has a {type(value).__name__} in it, which YAML has no form of")
+
+
+def _changes(given: Any, usual: Any) -> dict[str, Any]:
+    """The fields of a contract that differ, in their sections."""
+    changes: dict[str, Any] = {}
+    for field in fields(given):
+        value: Any = getattr(given, field.name)
+        other = getattr(usual, field.name)
+        if is_dataclass(value) and other is None:
+            changes[field.name] = {part.name: getattr(value, part.name) for part in fields(value)}
+        elif is_dataclass(value):
+            inner = _changes(value, other)
+            if inner:
+                changes[field.name] = inner
+        elif value != other:
+            changes[field.name] = value.value if isinstance(value, Enum) else value
+    return changes
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return value

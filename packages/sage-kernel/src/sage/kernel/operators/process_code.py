@@ -1,0 +1,167 @@
+"""The user's code on its way to a process: operators by cloudpickle, and what the items' classes need.
+
+What a process can import travels as a reference. What it cannot (a script or notebook, a module that was loaded from
+a path) travels by value, and the functions and classes that such a module defines are set up in the process under
+its name, so that instances of them can be pickled by reference like any others, in both directions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import inspect
+import sys
+import threading
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from sage.common.errors import SerializationError
+from sage.common.serialization import dump_code, load_code
+from sage.kernel.graph import BaseTransformation, OperatorFactory, PipelineError, TaskNode
+
+from .factory import FunctionFactory
+
+__all__ = ["PackedCode", "ProcessOrder", "explain_code", "pack_code"]
+
+_registry_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCode:
+    """Operators in the form in which they travel.
+
+    Attributes:
+        operators: the pickled transformations.
+        definitions: by module name, what it defines: pairs of a name and the pickled function or class.
+    """
+
+    operators: bytes
+    definitions: tuple[tuple[str, tuple[tuple[str, bytes], ...]], ...]
+
+    def unpack(self) -> Sequence[BaseTransformation]:
+        """The operators, in the process; the modules that it cannot import are made first."""
+        for module_name, definitions in self.definitions:
+            module = sys.modules.get(module_name)
+            if module is None:
+                module = sys.modules[module_name] = types.ModuleType(module_name)
+            for name, pickled in definitions:
+                setattr(module, name, load_code(pickled))
+        operators: Sequence[BaseTransformation] = load_code(self.operators)
+        return operators
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessOrder:
+    """What the process of a task has to do.
+
+    Attributes:
+        code: its operators.
+        node: its place in the plan.
+        job: the job's name.
+        keys_in: items come with a key.
+        keys_out: items leave with a key.
+    """
+
+    code: PackedCode
+    node: TaskNode
+    job: str
+    keys_in: bool
+    keys_out: bool
+
+
+def pack_code(operators: Sequence[BaseTransformation]) -> PackedCode:
+    """Pack the operators of a chain.
+
+    Raises:
+        PipelineError: one of them cannot be sent to a process; the message names the attribute.
+    """
+    modules = [module for module in _modules_of(operators) if not _is_importable(module)]
+    with _registry_lock:
+        registered = [module for module in modules if module.__name__ != "__main__"]
+        for module in registered:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            try:
+                packed = dump_code(list(operators))
+            except SerializationError as error:
+                for operator in operators:
+                    reason = explain_code(operator.factory)
+                    if reason:
+                        raise PipelineError(f"it cannot be sent to a process: {reason} {operator.where}") from error
+                raise PipelineError(f"it cannot be sent to a process: {error} {operators[0].where}") from error
+            definitions = tuple((module.__name__, tuple(_definitions(module))) for module in modules)
+        finally:
+            for module in registered:
+                cloudpickle.unregister_pickle_by_value(module)
+    return PackedCode(packed, definitions)
+
+
+def explain_code(factory: OperatorFactory) -> str:
+    """Why an operator's code cannot be sent to a process, "" where it can."""
+    parts = [factory.target, factory.config] if isinstance(factory, FunctionFactory) else [factory]
+    for part in parts:
+        try:
+            dump_code(part)
+        except SerializationError as error:
+            return str(error)
+    return ""
+
+
+def _definitions(module: types.ModuleType) -> Iterator[tuple[str, bytes]]:
+    for name, value in list(vars(module).items()):
+        if not isinstance(value, (type, types.FunctionType)) or value.__module__ != module.__name__:
+            continue
+        try:
+            yield name, dump_code(value)
+        except SerializationError:
+            continue  # items are not of it: it could not be sent with them either
+
+
+def _modules_of(operators: Iterable[BaseTransformation]) -> list[types.ModuleType]:
+    """The modules that the operators' code is from; the program's own script is always one of them."""
+    names = {"__main__": None}
+    for operator in operators:
+        factory = operator.factory
+        if isinstance(factory, FunctionFactory):
+            names |= dict.fromkeys(_module_names(factory.target))
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def _module_names(target: Any) -> Iterator[str]:
+    if isinstance(target, functools.partial):
+        yield from _module_names(target.func)
+    elif is_dataclass(target) and not isinstance(target, type):
+        for field in fields(target):
+            yield from _module_names(getattr(target, field.name))
+    elif isinstance(target, type):
+        for base in target.__mro__:
+            yield base.__module__
+    elif inspect.ismethod(target):
+        yield from _module_names(target.__self__)
+    elif isinstance(target, types.FunctionType):
+        yield target.__module__
+    else:
+        yield from _module_names(type(target))
+
+
+def _is_importable(module: types.ModuleType) -> bool:
+    """Whether a new interpreter with our path finds this very module under its name."""
+    name = module.__name__
+    if name == "__main__":
+        return False
+    if name in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(name) is not None:
+        return True
+    path: Any = sys.path
+    spec = None
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        if spec is None:
+            # An editable install may be found by an importer of its own; it is there for each interpreter.
+            return depth > 0 and parts[0] == "sage"
+        path = spec.submodule_search_locations
+    return spec is not None and (spec.origin is None or spec.origin == getattr(module, "__file__", None))

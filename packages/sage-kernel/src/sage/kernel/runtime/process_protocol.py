@@ -1,0 +1,135 @@
+"""What a task and its process say to each other: tuples that begin with one of these numbers.
+
+Parent to process:
+
+- `BATCH, values, keys, origins`: work on these rows; `keys` is None without keys, `origins` one number or a list
+- `SINGLE, value, key, origin`: work on one row and say before each call which one it is: the last process died of it,
+  or of one of its neighbours
+- `FINISH`: the stream has ended
+- `ECHO`: answer, so that the thread that waits for answers looks up
+- `END`: tear down
+
+Process to parent; answers come in the order of the batches:
+
+- `READY`: set up
+- `DONE, rows, busy_ns, values, keys, origins`: so many rows are through and nothing special happened
+- `COUNTED, rows, busy_ns, values, keys, origins, report`: likewise, with a `Report`
+- `REFUSED, reason`: the batch cannot be unpickled
+- `ENTERING, step, value, key`: a call of `SINGLE` begins; the value is `None, False` where it cannot be sent
+- `PAUSING, begins`: a retry waits, or has waited
+- `FINISHED, report`: everything is put out
+- `FAILED, message, error, report`: the job fails
+- `ECHO`
+- `ENDED, error, report`: torn down; the process is free
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sage.common.quantiles import QuantileSketch
+from sage.kernel.graph import BaseTransformation, OperatorKind, StateKind
+from sage.kernel.operators import FunctionFactory
+from sage.kernel.operators.specs import OperatorSpec
+
+from .remote_errors import PortableError
+
+__all__ = [
+    "BATCH",
+    "COUNTED",
+    "DONE",
+    "ECHO",
+    "END",
+    "ENDED",
+    "ENTERING",
+    "FAILED",
+    "FINISH",
+    "FINISHED",
+    "PAUSING",
+    "READY",
+    "REFUSED",
+    "SINGLE",
+    "Letter",
+    "Report",
+    "keeps_state",
+]
+
+_STATELESS_KINDS: Final = frozenset(
+    {
+        OperatorKind.MAP,
+        OperatorKind.FILTER,
+        OperatorKind.FLATMAP,
+        OperatorKind.KEY_BY,
+        OperatorKind.COMAP,
+        OperatorKind.SPLIT,
+        OperatorKind.SINK,
+    }
+)
+
+BATCH: Final = 1
+SINGLE: Final = 2
+FINISH: Final = 3
+ECHO: Final = 4
+END: Final = 5
+
+READY: Final = 10
+DONE: Final = 11
+COUNTED: Final = 12
+REFUSED: Final = 13
+ENTERING: Final = 14
+PAUSING: Final = 15
+FINISHED: Final = 16
+FAILED: Final = 17
+ENDED: Final = 18
+
+
+def keeps_state(operator: BaseTransformation) -> bool:
+    """Whether it keeps something between items by its kind or its contract; what its code keeps in `ctx.state` without
+    saying so shows only when it does.
+    """
+    state, factory = operator.contract.state, operator.factory
+    if operator.kind not in _STATELESS_KINDS or state.kind is StateKind.STATEFUL or state.keyed:
+        return True
+    # Filters that the library itself makes (distinct, limit, sample) remember what they have let pass.
+    made_here = isinstance(factory, FunctionFactory) and isinstance(factory.target, OperatorSpec)
+    return made_here and operator.kind is OperatorKind.FILTER
+
+
+@dataclass(slots=True)
+class Letter:
+    """A dead letter on its way.
+
+    Attributes:
+        step: number of the operator in the chain.
+        item: its input; text where `travels` is false, because the item itself cannot.
+    """
+
+    step: int
+    item: Any
+    travels: bool
+    key: Hashable
+    keyed: bool
+    attempts: int
+    error: PortableError
+
+
+@dataclass(slots=True)
+class Report:
+    """What has come together in the process.
+
+    Attributes:
+        counts: for each operator items in, items out, errors, retries, dead letters, since the process began to work.
+        letters: since the last report.
+        times: for each operator time of the sampled calls, their number and sketch, since the last report that had
+            them; empty without any.
+        counters: what the operators count themselves, by position of the operator.
+        keeps_state: whether an operator keeps state that would go with the process.
+    """
+
+    counts: tuple[tuple[int, int, int, int, int], ...]
+    letters: list[Letter]
+    times: tuple[tuple[int, int, QuantileSketch], ...] = ()
+    counters: dict[int, dict[str, float]] | None = None
+    keeps_state: bool = False

@@ -1,0 +1,587 @@
+"""The task of a process: its parent's half. Inbox, routing, order, back pressure, counters and dead letters stay here;
+rows go to the process and outputs come back, so a process that dies takes nothing with it that is not known here.
+
+Two threads act. The task's own thread waits for answers and sends the outputs on. Rows are sent by whoever has them
+first: by the task's thread after an answer, or, while the process is idle, by the very thread that puts a packet into
+the inbox, which saves waking a thread per hop. Up to two batches are on their way, so that the process need not wait.
+
+Invariants: rows are answered in the order in which they were sent; `_in_flight` holds exactly the rows without an
+answer; what a dead process had not answered is sent again before anything else; a row is given up only when a process
+has died with that row alone in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import random
+import threading
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sage.common.serialization import explain_unpicklable
+from sage.kernel.graph import BaseTransformation, OnError, OperatorError, OperatorKind
+from sage.kernel.operators.process_code import ProcessOrder
+from sage.kernel.packet import Packet
+from sage.platform import ChannelClosedError, LinkClosedError, ProcessPool, WorkerProcess
+from sage.platform.process_links import UnreadableMessageError
+from sage.platform.window_channels import WindowChannel
+
+from . import process_protocol as say
+from .chain import DeadLetterSink
+from .edges import Sender
+from .process_book import ProcessBook, Untransferable
+from .process_protocol import Report
+from .remote_errors import PortableError, ProcessDiedError, TransportError
+from .steps import Interrupted, StepFailed
+from .task import Activity, BatchLimit, Task, TaskParts
+
+__all__ = ["PROCESS_MODULES", "ProcessTask"]
+
+logger = logging.getLogger("sage.kernel.task")
+
+PROCESS_MODULES = ("sage.kernel.runtime.process_worker",)
+"""What the fork server imports before it forks."""
+
+_ENTRY = "sage.kernel.runtime.process_worker:run_worker"
+_IDLE_DEATHS_MAX = 3
+_BATCH_BYTES = 4 << 20
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Rows on their way to the process or waiting to be sent.
+
+    Attributes:
+        done: how many of them are answered.
+        alone: it is one row of those with which a process has died.
+        attempts: processes that have died with this row alone.
+    """
+
+    values: Sequence[Any]
+    keys: Sequence[Hashable] | None
+    origins: int | list[int]
+    done: int = 0
+    alone: bool = False
+    attempts: int = 0
+
+    def rows(self) -> list[_Batch]:
+        """Its rows without an answer, each by itself."""
+        return [
+            _Batch(
+                [value],
+                None if self.keys is None else [self.keys[index]],
+                self.origins if isinstance(self.origins, int) else [self.origins[index]],
+                alone=True,
+                attempts=self.attempts,
+            )
+            for index, value in enumerate(self.values)
+            if index >= self.done
+        ]
+
+
+class ProcessTask(Task):
+    """A task whose operators run in a process of its own."""
+
+    WINDOW = 2
+
+    def __init__(
+        self,
+        parts: TaskParts,
+        *,
+        order: ProcessOrder,
+        operators: Sequence[BaseTransformation],
+        pool: ProcessPool,
+        dead_letters: DeadLetterSink,
+        **shared: Any,
+    ) -> None:
+        super().__init__(parts, dead_letters=dead_letters, **shared)
+        self._ledger = ProcessBook(parts.node, parts.counters, operators, dead_letters)
+        assert isinstance(parts.inbox, WindowChannel)
+        self._inbox: WindowChannel[Any] = parts.inbox
+        self._order = order
+        self._transformations = tuple(operators)
+        self._pool = pool
+        self._process: WorkerProcess | None = None
+        self._lock = threading.Lock()
+        self._in_flight: deque[_Batch] = deque()
+        self._waiting: deque[_Batch] = deque()
+        self._ready = self._finishing = self._finished = False
+        self._limit = BatchLimit(maximum=self.OUT_LIMIT)
+        self._rows_by_bytes = self.OUT_LIMIT
+        self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
+        self._idle_deaths = 0
+        self._random = random.Random(parts.node.replica_index)
+        self._since = 0
+        self._blocked_ns = 0
+        self._sink_counters = parts.counters.operators[-1]
+
+    @property
+    def needs_setup(self) -> bool:
+        """A process takes its time to be there."""
+        return True
+
+    @property
+    def user_counters(self) -> dict[str, dict[str, float]]:
+        """What the operators have counted, over all processes that this task has had."""
+        return self._ledger.user_counters
+
+    def stack(self) -> str:
+        """Where the process is at this moment, as lines of a traceback."""
+        process = self._process
+        if process is None:
+            return ""
+        return f"  in process {process.pid}:\n{process.stack()}"
+
+    def flush(self) -> None:
+        """Nothing gathers here: outputs are sent on as they arrive."""
+
+    # -- life
+
+    def run(self) -> None:
+        """Entry of the worker: from the process's set-up to its tear-down.
+
+        Raises:
+            OperatorError: set-up or tear-down of an operator failed, or a process died that held state.
+            StepFailed: an operator raised and its contract says that the job fails.
+        """
+        self._sender = self.new_sender()
+        self._signals.on_abort(self._kill)
+        try:
+            self._start_process()
+            self._on_ready(self.id)
+            self._since = self._now()
+            self._pump(own=True)
+            while not self._finished:
+                self._take_answer()
+            self.count_waits()
+            self._end_process()
+            self._sender.end()
+        except (ChannelClosedError, LinkClosedError, Interrupted):
+            # The job is being aborted: whoever closed the channels knows why.
+            if not self._signals.aborting.is_set():
+                raise
+        finally:
+            self.activity = Activity.ENDED
+            with self._lock:
+                self._ready = False
+                process, self._process = self._process, None
+            if process is not None:
+                self._pool.discard(process)
+
+    def new_sender(self) -> Sender:
+        """The sending end."""
+        return Sender(self.parts.edges, self._backend, self._on_wait)
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _on_wait(self, waiting: bool) -> None:
+        self.activity = Activity.BLOCKED if waiting else Activity.WORKING
+
+    def _start_process(self) -> None:
+        self.activity = Activity.SETUP
+        process = self._process = self._pool.acquire()
+        if self._signals.aborting.is_set():
+            raise Interrupted
+        try:
+            process.begin(_ENTRY, self._order)
+            answer = process.link.receive()
+        except LinkClosedError as error:
+            self._check_aborted()
+            raise OperatorError(f"setup of {self._names()} failed: {process.describe_end()}") from error
+        if answer[0] == "unreadable":
+            raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
+        if answer[0] == say.FAILED:
+            self._fail(answer)
+        self.activity = Activity.WAITING_INPUT
+        with self._lock:
+            self._ready = True
+
+    def _end_process(self) -> None:
+        """Have the operators torn down and give the process back.
+
+        Raises:
+            OperatorError: a `teardown` raised, or the process died in it.
+        """
+        process = self._process
+        assert process is not None
+        try:
+            process.link.send((say.END,))
+            while (answer := process.link.receive())[0] != say.ENDED:
+                pass
+        except LinkClosedError as error:
+            self._check_aborted()
+            raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}") from error
+        self._ledger.apply(answer[2])
+        with self._lock:
+            self._ready = False
+            self._process = None
+        self._pool.release(process)
+        if answer[1] is not None:
+            raise answer[1].restore()
+
+    def _names(self) -> str:
+        return ", ".join(repr(name) for name in self.parts.node.chain)
+
+    def _check_aborted(self) -> None:
+        if self._signals.aborting.is_set():
+            raise Interrupted
+
+    # -- sending
+
+    def _pump_idle(self) -> None:
+        """Called by the thread that has put something into the inbox while the process was idle: mostly one packet,
+        which goes out at once. What follows is up to the task's own thread.
+        """
+        try:
+            with self._lock:
+                process = self._process
+                if process is not None and self._ready and not self._in_flight and not self._waiting:
+                    packet = self._inbox.try_get(min(self._limit.items, self._rows_by_bytes))
+                    if packet is not None and packet.size:
+                        self._try_send(process, self._take(packet), None)
+                        return
+                    if packet is not None:
+                        self._open_inputs -= 1
+            self._pump(own=False)
+        except ChannelClosedError:
+            # The job is being aborted, which the task's own thread learns from its process's end.
+            return
+
+    def _pump(self, *, own: bool) -> None:
+        """Send what there is, as far as the window allows. A process that is gone is no error here: the task's own
+        thread still has to read what it had answered, and then meets its end.
+
+        Args:
+            own: the task's own thread calls.
+        """
+        refused: list[tuple[_Batch, Exception]] = []
+        with self._lock:
+            process = self._process
+            while process is not None and self._ready and len(self._in_flight) < self.WINDOW:
+                if self._in_flight and (self._in_flight[-1].alone or (self._waiting and self._waiting[0].alone)):
+                    break
+                batch = self._waiting.popleft() if self._waiting else self._next_batch(process)
+                if batch is None or not self._try_send(process, batch, refused if own else None):
+                    break
+        for row, reason in refused:
+            self._refuse(row, reason)
+        if refused:
+            self._pump(own=own)
+
+    def _try_send(self, process: WorkerProcess, batch: _Batch, refused: list[tuple[_Batch, Exception]] | None) -> bool:
+        """Send a batch; False when nothing more can be sent now.
+
+        Args:
+            process: where to.
+            batch: what to send.
+            refused: takes rows that cannot be sent; None where another thread than the task's own calls, which
+                leaves them to that one.
+        """
+        try:
+            self._send(process, batch, draining=refused is not None)
+        except LinkClosedError:
+            return False
+        except Exception as error:  # whatever pickling an item raises
+            self._in_flight.pop()
+            self._inbox.under_way -= len(batch.values) - batch.done
+            if refused is None:
+                # The task's own thread deals with it: what follows may end the task.
+                self._waiting.appendleft(batch)
+                self._tell(process, say.ECHO)
+                return False
+            self._divide(batch, error, refused)
+        return True
+
+    def _tell(self, process: WorkerProcess, what: int) -> None:
+        try:
+            process.link.send((what,))
+        except LinkClosedError:
+            logger.debug("%s: process %s is gone", self.id, process.pid)
+
+    def _next_batch(self, process: WorkerProcess) -> _Batch | None:
+        """The next rows of the inbox; None when there are none, or when nothing will come any more."""
+        inbox = self._inbox
+        while self._open_inputs:
+            packet = inbox.try_get(min(self._limit.items, self._rows_by_bytes))
+            if packet is None:
+                if self._in_flight or not inbox.notify_readable(self._pump_idle):
+                    return None
+                continue
+            if not packet.size:
+                self._open_inputs -= 1
+                continue
+            return self._take(packet)
+        if not self._in_flight and not self._finishing:
+            self._finishing = True
+            self._tell(process, say.FINISH)
+        return None
+
+    def _take(self, packet: Packet) -> _Batch:
+        now = self._now()
+        size = packet.size
+        self.counters.items_in += size
+        self.counters.batches += 1
+        if size == 1:
+            self._waits.append(now - packet.enqueued_ns)
+            if len(self._waits) >= self.WAITS_TOGETHER:
+                self.count_waits()
+        else:
+            self.count_wait(packet, now)
+        if self.parts.keys_in:
+            self.sample_keys(packet)
+        return _Batch(packet.values, packet.keys if self.parts.keys_in else None, packet.origins)
+
+    def _send(self, process: WorkerProcess, batch: _Batch, *, draining: bool) -> None:
+        # First the book, then the pipe: a process may die at any moment.
+        if not self._in_flight:
+            now = self._now()
+            self.counters.idle_ns += now - self._since
+            self._since = now
+            self.activity = Activity.WORKING
+        self._in_flight.append(batch)
+        self._inbox.under_way += len(batch.values) - batch.done
+        values, keys, origins = batch.values, batch.keys, batch.origins
+        if batch.alone:
+            origin = origins if isinstance(origins, int) else origins[0]
+            single = None if isinstance(origins, int) else origin
+            message: tuple[Any, ...] = (say.SINGLE, values[0], None if keys is None else keys[0], single)
+            self._entering = None
+        else:
+            message = (say.BATCH, values, keys, origins)
+        sent = process.link.send(message, draining=draining)
+        if sent > 65536:
+            self._rows_by_bytes = max(1, min(self.OUT_LIMIT, _BATCH_BYTES * len(values) // sent))
+
+    def _divide(self, batch: _Batch, error: Exception, refused: list[tuple[_Batch, Exception]]) -> None:
+        """Take out the rows that cannot be sent; the others wait to be sent as they were."""
+        rest: list[_Batch] = []
+        for row in batch.rows():
+            row.alone = batch.alone
+            try:
+                pickle.dumps((row.values[0], None if row.keys is None else row.keys[0]), 5)
+            except Exception as reason:  # whatever pickling an item raises
+                refused.append((row, reason))
+            else:
+                rest.append(row)
+        if not refused:
+            # Each can be sent, and all together cannot: one by one then.
+            refused.extend((row, error) for row in rest if len(rest) == 1)
+            rest = [] if len(rest) == 1 else rest
+        self._waiting.extendleft(reversed(rest))
+
+    # -- answers
+
+    def _take_answer(self) -> None:
+        process = self._process
+        assert process is not None
+        try:
+            answer = process.link.receive()
+        except LinkClosedError:
+            self._revive()
+            return
+        except UnreadableMessageError as error:
+            raise StepFailed(
+                f"an output of {self._names()} cannot be rebuilt here (its class must be importable in this process)",
+                error,
+            ) from error
+        what = answer[0]
+        if what == say.DONE:
+            self._take_done(answer[1], answer[2], answer[3], answer[4], answer[5], None)
+        elif what == say.COUNTED:
+            self._take_done(*answer[1:])
+        elif what == say.ECHO:
+            self._pump(own=True)
+        elif what == say.ENTERING:
+            self._entering = answer[1:]
+        elif what == say.PAUSING:
+            self.pausing += 1 if answer[1] else -1
+        elif what == say.REFUSED:
+            self._take_refusal(answer[1])
+        elif what == say.FAILED:
+            self._fail(answer)
+        else:
+            assert what == say.FINISHED, what
+            self._ledger.apply(answer[1])
+            self._finished = True
+
+    def _take_done(
+        self,
+        rows: int,
+        busy: int,
+        values: list[Any],
+        keys: list[Hashable] | None,
+        origins: list[int] | None,
+        report: Report | None,
+    ) -> None:
+        now = self._now()
+        sunk = self.sunk if self.is_sink else 0
+        origin = now
+        if report is not None:
+            self._ledger.apply(report)
+        in_flight, inbox = self._in_flight, self._inbox
+        if rows:
+            batch = in_flight[0]
+            origins_in = batch.origins
+            origin = origins_in if isinstance(origins_in, int) else origins_in[batch.done]
+            batch.done += rows
+            inbox.under_way -= rows
+            if batch.done >= len(batch.values):
+                in_flight.popleft()
+            if inbox.occupancy or self._waiting:
+                # The process gets its next rows before anything else is done.
+                self._pump(own=True)
+        if values:
+            packet = Packet(values, keys=keys, origins=origin, enqueued_ns=len(values) * now)
+            if origins:
+                packet.origins = origins[0] if origins.count(origins[0]) == len(origins) else origins
+            self.counters.items_out += packet.size
+            blocked = self._sender.send(packet)
+            if blocked:
+                self._blocked_ns += blocked
+                self.counters.blocked_ns += blocked
+        if report is None:
+            for operator in self.counters.operators:
+                operator.items_in += rows
+                operator.items_out += rows
+        if self.is_sink:
+            self.chain.outputs.origins.extend(origins or ())
+            self.count_latency(self.sunk - sunk, origin, now)
+        if rows:
+            limit = self._limit
+            if rows >= limit.items or busy > limit.target_ns:
+                limit.update(rows, busy)
+            self._idle_deaths = 0
+            self._count_time(busy)
+            if in_flight:
+                if len(in_flight) < self.WINDOW and inbox.occupancy:
+                    self._pump(own=True)
+            elif self._waiting or not self._open_inputs or inbox.notify_readable(self._pump_idle):
+                self._pump(own=True)
+
+    def _count_time(self, busy: int) -> None:
+        """The time since the last answer: so much of it in operators, the rest without work."""
+        counters = self.counters
+        now = self._now()
+        elapsed = now - self._since - self._blocked_ns
+        self._blocked_ns = 0
+        self._since = now
+        if busy > elapsed:
+            busy = elapsed if elapsed > 0 else 0
+        counters.busy_ns += busy
+        counters.idle_ns += elapsed - busy if elapsed > busy else 0
+        if not self._in_flight:
+            self.activity = Activity.WAITING_INPUT
+
+    def _fail(self, answer: Any) -> None:
+        _, message, portable, report = answer
+        self._ledger.apply(report)
+        error: PortableError = portable
+        raised = error.restore()
+        with self._lock:
+            self._in_flight.clear()
+            self._waiting.clear()
+        self._end_process()
+        if message:
+            raise StepFailed(message, raised)
+        raise raised
+
+    def _refuse(self, row: _Batch, reason: Exception) -> None:
+        """A row cannot be sent to the process: an error of the first operator, which no retry can mend."""
+        error = reason
+        if not isinstance(error, TransportError):
+            text = explain_unpicklable(row.values[0]) or f"{type(reason).__name__}: {reason}"
+            error = TransportError(f"the item cannot be sent to the process: {text}")
+            error.__cause__ = reason
+        operator = self._transformations[0]
+        self._ledger.count(0, (1, 0, 1, 0, 0))
+        sided = "sides" in operator.options
+        if operator.contract.io.errors.on_error is OnError.FAIL:
+            raise StepFailed(f"operator {operator.name!r} cannot be given an item", error)
+        self._give_up(0, row.values[0][1] if sided else row.values[0], row, 1, error)
+
+    def _give_up(self, position: int, item: Any, row: _Batch, attempts: int, error: Exception) -> None:
+        self._ledger.give_up(position, item, row.keys, attempts, error)
+
+    def _take_refusal(self, reason: str) -> None:
+        """The process could not unpickle a batch: find the rows that are to blame."""
+        process = self._process
+        assert process is not None
+        with self._lock:
+            lost, self._in_flight = list(self._in_flight), deque()
+            self._inbox.under_way = 0
+            batch = lost[0]
+            again = [] if batch.alone else batch.rows()
+            # The process throws away what was sent behind it, so that the order stays, until it is told to go on.
+            self._waiting.extendleft(reversed([*again, *lost[1:]]))
+            self._tell(process, say.ECHO)
+        if batch.alone:
+            self._refuse(batch, TransportError(f"the item cannot be rebuilt in the process: {reason}"))
+        self._pump(own=True)
+
+    # -- death
+
+    def _revive(self) -> None:
+        """The process has ended: a fresh one takes over what has no answer.
+
+        Raises:
+            OperatorError: it held state, or processes die without any work.
+            StepFailed: it died of an item, and the contract of the operator says that the job fails.
+        """
+        self._check_aborted()
+        process = self._process
+        assert process is not None
+        story = process.describe_end()
+        with self._lock:
+            self._ready = False
+            self._process = None
+            lost, self._in_flight = list(self._in_flight), deque()
+            self._inbox.under_way = 0
+        self._pool.discard(process)
+        if self._ledger.keeps_state:
+            raise OperatorError(f"the state of {self._names()} is lost: {story}")
+        if not lost:
+            self._idle_deaths += 1
+            if self._idle_deaths >= _IDLE_DEATHS_MAX:
+                raise OperatorError(f"{self._names()} cannot go on: {self._idle_deaths} processes died idle; {story}")
+        self._ledger.begin_anew()
+        self.pausing = 0
+        self._finishing = False
+        again = [row for batch in lost[:1] for row in batch.rows()]
+        if lost and lost[0].alone:
+            again = self._blame(lost[0], ProcessDiedError(f"its {story}"))
+        self._waiting.extendleft(reversed([*again, *lost[1:]]))
+        self._start_process()
+        self._pump(own=True)
+
+    def _blame(self, row: _Batch, error: ProcessDiedError) -> list[_Batch]:
+        """A process has died with one row alone: a failed attempt of the operator that it was in; the row again where
+        that has a retry left.
+        """
+        row.attempts += 1
+        position, (item, travels), _ = self._entering or (0, (row.values[0], True), None)
+        exploded = any(operator.kind is OperatorKind.FLATMAP for operator in self._transformations[:position])
+        running = self._transformations[position]
+        if exploded:
+            # The row has become several items, of which only some may have been worked on: it fails as a whole.
+            position = 0
+        if position == 0 or not travels:
+            item = row.values[0] if position == 0 else Untransferable("an item that cannot leave its process")
+        policy = running.contract.io.errors
+        self._ledger.count(position, (0, 0, 1, 0, 0))
+        if row.attempts <= policy.retries:
+            self._ledger.count(position, (0, 0, 0, 1, 0))
+            self._pause_thread(policy.pause_before(row.attempts, self._random.random()))
+            return [row]
+        if policy.on_error is OnError.FAIL:
+            raise StepFailed(f"operator {running.name!r} lost its process {row.attempts} time(s) with one item", error)
+        for before in range(position):
+            self._ledger.count(before, (1, 1, 0, 0, 0))
+        self._ledger.count(position, (1, 0, 0, 0, 0))
+        self._give_up(position, item, row, row.attempts, error)
+        return []

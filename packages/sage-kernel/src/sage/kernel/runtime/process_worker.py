@@ -1,0 +1,432 @@
+"""What runs in the process of a task: the chain, over the rows that the task sends (see `process_protocol`)."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sage.common.errors import SageError
+from sage.common.quantiles import QuantileSketch
+from sage.common.serialization import explain_unpicklable
+from sage.kernel.graph import OnError, OperatorError, OperatorKind
+from sage.kernel.operators import Function, OperatorContext
+from sage.kernel.operators.process_code import ProcessOrder
+from sage.kernel.telemetry import ReplicaCounters
+from sage.platform.errors import LinkClosedError
+from sage.platform.process_links import Link, UnreadableMessageError
+
+from . import process_protocol as say
+from .chain import Chain, SetAside
+from .codegen import COUNTED as COUNTED_KINDS
+from .codegen import ChainShape
+from .process_protocol import Letter, Report, keeps_state
+from .remote_errors import TransportError, portable_error
+from .steps import Step, StepFailed
+from .task import BatchLimit, Task
+from .task_factory import create_operator
+
+__all__ = ["run_worker"]
+
+_REPORT_TIMES_NS = 100_000_000
+_TEXT_MAX = 4096
+
+
+class _Letters:
+    """Takes the dead letters of the chain; they leave with the next answer."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self.waiting: list[Letter] = []
+
+    def add(self, letter: SetAside) -> None:
+        item, travels = letter.item, True
+        try:
+            pickle.dumps(item, 5)
+        except Exception:  # an item may be anything; its text goes instead
+            item, travels = _text(item), False
+        self.waiting.append(
+            Letter(
+                self._names.index(letter.operator),
+                item,
+                travels,
+                letter.key,
+                letter.keyed,
+                letter.attempts,
+                portable_error(letter.error),
+            )
+        )
+
+
+class _Worker:
+    """One chain in one process."""
+
+    OUT_LIMIT = Task.OUT_LIMIT
+
+    def __init__(self, link: Link, order: ProcessOrder) -> None:
+        self._link = link
+        self._order = order
+        self._now: Callable[[], int] = time.monotonic_ns
+        node = order.node
+        self._counters = ReplicaCounters(node.chain)
+        self._operators = self._counters.operators
+        self._letters = _Letters(node.chain)
+        self._functions: list[tuple[int, Function, OperatorContext]] = []
+        self._steps: list[Step] = []
+        self._set_up: list[tuple[str, Function]] = []
+        self._batches = self._item_ns = self._errors = 0
+        self._full = False
+        self._pausing = False
+        self._counted: dict[int, dict[str, float]] = {}
+        self._keeps_state = False
+        self._times_sent_ns = 0
+        self._limit = BatchLimit(maximum=Task.OUT_LIMIT)
+
+    # -- set-up and tear-down
+
+    def prepare(self) -> None:
+        """Make the operators and set them up."""
+        node = self._order.node
+        operators = self._order.code.unpack()
+        for position, operator in enumerate(operators):
+            made = create_operator(operator, node, self._operators[position], self._order.job)
+            assert isinstance(made, Step)
+            self._steps.append(made)
+            if made.function is not None:
+                self._functions.append((position, made.function, made.context))
+        kinds = {step.kind for step in self._steps}
+        self._is_sink = self._steps[-1].kind is OperatorKind.SINK
+        # Where each row leaves each operator once, the counts follow from the number of rows.
+        self._derivable = not kinds & COUNTED_KINDS and not any(step.emit.value == "final" for step in self._steps)
+        self._grows = OperatorKind.FLATMAP in kinds
+        self._keeps_state = any(map(keeps_state, operators))
+        self._chain = self._make_chain(self._steps)
+        traced = [replace(step, call=self._traced(index, step)) for index, step in enumerate(self._steps)]
+        self._single_chain = self._make_chain(traced)
+        self._single_chain.outputs = self._chain.outputs
+        self._plain_run = self._chain.code(timed=False, origins_in=False).run
+        for position, function, context in self._functions:
+            name = node.chain[position]
+            try:
+                function.attach(context)
+                function.setup()
+            except Exception as error:  # the boundary to user code
+                raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
+            self._set_up.append((name, function))
+
+    def _make_chain(self, steps: Sequence[Step]) -> Chain:
+        return Chain(
+            steps,
+            source=None,
+            shape=ChainShape(keys_in=self._order.keys_in, keys_out=self._order.keys_out),
+            dead_letters=self._letters,
+            flush=self._note_full,
+            pause=self._pause,
+            now=self._now,
+            replica_index=self._order.node.replica_index,
+            out_limit=self.OUT_LIMIT,
+            seed=self._order.node.replica_index,
+        )
+
+    def _traced(self, index: int, step: Step) -> Callable[..., Any]:
+        call, link = step.call, self._link
+
+        def traced(value: Any) -> Any:
+            key = step.context.key if step.enter is not None else None
+            try:
+                link.send((say.ENTERING, index, (value, True), key))
+            except LinkClosedError:
+                raise
+            except Exception:  # whatever pickling raises
+                link.send((say.ENTERING, index, (None, False), key))
+            return call(value)
+
+        return traced
+
+    def tear_down(self) -> BaseException | None:
+        """Tear down what was set up, last first; the first error."""
+        failed: BaseException | None = None
+        while self._set_up:
+            name, function = self._set_up.pop()
+            try:
+                function.teardown()
+            except BaseException as error:  # also a SystemExit must not keep the others from being torn down
+                failed = OperatorError(f"teardown of operator {name!r} failed: {type(error).__name__}: {error}")
+                failed.__cause__ = error
+        for _, function, _ in self._functions:
+            function.detach()
+        return failed
+
+    # -- the loop
+
+    def serve(self) -> None:
+        """Work until the task says that it is over."""
+        link = self._link
+        receive = link.receive
+        while True:
+            try:
+                message = receive()
+            except UnreadableMessageError as error:
+                link.send((say.REFUSED, str(error)))
+                self.skip_until(say.ECHO)
+                continue
+            what = message[0]
+            if what == say.BATCH:
+                self._work(message[1], message[2], message[3])
+            elif what == say.SINGLE:
+                self._work_single(message[1], message[2], message[3])
+            elif what == say.ECHO:
+                link.send(message)
+            elif what == say.FINISH:
+                self._chain.finish(self._flush_final)
+                link.send((say.FINISHED, self._report()))
+            else:
+                return
+
+    def skip_until(self, wanted: int) -> None:
+        """Throw away what the task had sent before it knew."""
+        while True:
+            try:
+                if self._link.receive()[0] == wanted:
+                    return
+            except UnreadableMessageError:
+                continue
+
+    def _work(self, values: list[Any], keys: list[Hashable] | None, origins: int | list[int]) -> None:
+        size = len(values)
+        position = 0
+        while position < size:
+            count = size - position
+            limit = self._limit.items
+            if count > limit:
+                count = limit
+            timed = self._item_ns >= Task.TIMED_ALWAYS_NS or self._chain.checks_all
+            if not timed and not self._batches % Task.TIMED_EVERY:
+                timed, count = True, min(count, Task.TIMED_ITEMS)
+            self._batches += 1
+            if count == size:
+                # It may end before, where its rows have many outputs.
+                position = self._run(values, keys, origins, timed)
+                continue
+            stop = position + count
+            position += self._run(
+                values[position:stop],
+                keys if keys is None else keys[position:stop],
+                origins if isinstance(origins, int) else origins[position:stop],
+                timed,
+            )
+
+    def _run(self, values: list[Any], keys: list[Hashable] | None, origins: int | list[int], timed: bool) -> int:
+        """Run rows, or the first of them where they have too many outputs, and answer for them; how many."""
+        size, chain, outputs = len(values), self._chain, self._chain.outputs
+        many = origins.__class__ is not int
+        start = self._now()
+        if keys is None and not many and not timed and not self._grows:
+            self._plain_run(iter(values), size, outputs.values, outputs.keys, outputs.origins)
+        else:
+            columns: list[Sequence[Any]] = [values]
+            if keys is not None:
+                columns.append(keys)
+            if not isinstance(origins, int):
+                columns.append(origins)
+            rows: Iterator[Any] = iter(zip(*columns, strict=True) if len(columns) > 1 else values)
+            self._full = False
+            rows = self._until_full(rows) if self._grows else rows
+            size = chain.run_batch(rows, 0, chain.code(timed=timed, origins_in=many, counted=True))
+        busy = self._now() - start
+        self._item_ns = busy // size
+        limit = self._limit
+        if size >= limit.items or busy > limit.target_ns:
+            limit.update(size, busy)
+        self._answer(size, busy, values)
+        return size
+
+    def _until_full(self, rows: Iterator[Any]) -> Iterator[Any]:
+        for row in rows:
+            yield row
+            if self._full:
+                return
+
+    def _note_full(self) -> None:
+        # Outputs leave at the end of a row: if the process dies, it is for rows that have given all or nothing.
+        self._full = True
+
+    def _work_single(self, value: Any, key: Hashable, origin: int | None) -> None:
+        start = self._now()
+        self._single_chain.process(0, value, key, origin, fresh=True)
+        self._answer(1, self._now() - start, [value], special=True)
+
+    # -- answers
+
+    def _answer(self, rows: int, busy: int, inputs: Sequence[Any], *, special: bool = False) -> None:
+        outputs = self._chain.outputs
+        errors = 0
+        for operator in self._operators:
+            errors += operator.errors
+        # The first batches of a task, and then each after a sample of times, tell more than rows and outputs.
+        news = self._batches % Task.TIMED_EVERY == 1 and self._times_due()
+        if self._functions:
+            news |= self._has_news()
+        if special or news or errors != self._errors or not self._derivable:
+            self._errors = errors
+            self._answer_counted(rows, busy, inputs)
+            return
+        try:
+            self._link.send((say.DONE, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None))
+        except LinkClosedError:
+            raise
+        except Exception:  # whatever pickling raises
+            self._answer_counted(rows, busy, inputs)
+            return
+        outputs.clear()
+
+    def _times_due(self) -> bool:
+        return self._operators[0].timed_items > 0 and self._now() - self._times_sent_ns > _REPORT_TIMES_NS
+
+    def _has_news(self) -> bool:
+        """Whether an operator has counted something itself, or begun to keep state."""
+        news = False
+        for position, _, context in self._functions:
+            if context.metrics.counters and self._counted.get(position) != context.metrics.counters:
+                self._counted[position] = dict(context.metrics.counters)
+                news = True
+            if not self._keeps_state and context.get_keyed_state():
+                self._keeps_state = news = True
+        return news
+
+    def _answer_counted(self, rows: int, busy: int, inputs: Sequence[Any]) -> None:
+        outputs = self._chain.outputs
+        self._has_news()
+        try:
+            self._send_counted(rows, busy)
+        except LinkClosedError:
+            raise
+        except Exception:  # whatever pickling raises: find the outputs that cannot travel
+            self._set_aside_outputs(inputs if len(inputs) == len(outputs.values) else ())
+            self._send_counted(rows, busy)
+        outputs.clear()
+
+    def _send_counted(self, rows: int, busy: int) -> None:
+        outputs = self._chain.outputs
+        waiting = self._letters.waiting
+        report = self._report(times=self._times_due())
+        try:
+            self._link.send(
+                (say.COUNTED, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None, report)
+            )
+        except BaseException:
+            self._letters.waiting = waiting
+            raise
+
+    def _report(self, *, times: bool = True) -> Report:
+        operators = self._operators
+        letters, self._letters.waiting = self._letters.waiting, []
+        sampled: tuple[tuple[int, int, QuantileSketch], ...] = ()
+        if times:
+            self._times_sent_ns = self._now()
+            sampled = tuple((each.timed_ns, each.timed_items, each.service_ns) for each in operators)
+            for operator in operators:
+                operator.timed_ns = operator.timed_items = 0
+                operator.service_ns = QuantileSketch()
+        return Report(
+            tuple((o.items_in, o.items_out, o.errors, o.retries, o.dead_letters) for o in operators),
+            letters,
+            sampled,
+            self._counted or None,
+            self._keeps_state,
+        )
+
+    def _set_aside_outputs(self, inputs: Sequence[Any]) -> None:
+        """Outputs that cannot be sent become errors of the last operator."""
+        outputs, step = self._chain.outputs, self._steps[-1]
+        values, keys, origins = outputs.values[:], outputs.keys[:], outputs.origins[:]
+        outputs.clear()
+        for index, value in enumerate(values):
+            error = _unsendable(value)
+            if error is None:
+                outputs.values.append(value)
+                outputs.keys += keys[index : index + 1]
+                outputs.origins += origins[index : index + 1]
+                continue
+            step.counters.items_out -= 1
+            step.counters.errors += 1
+            if step.io.errors.on_error is OnError.FAIL:
+                raise StepFailed(f"operator {step.name!r} gave an output that cannot be sent on", error)
+            step.counters.dead_letters += 1
+            item = inputs[index] if inputs and len(self._steps) == 1 else _text(value)
+            key = keys[index] if keys else None
+            self._letters.add(
+                SetAside(
+                    operator=step.name,
+                    replica_index=self._order.node.replica_index,
+                    item=item,
+                    key=key,
+                    keyed=bool(keys),
+                    attempts=1,
+                    error=error,
+                )
+            )
+
+    def _flush_final(self) -> None:
+        if self._chain.outputs.values:
+            self._answer_counted(0, 0, ())
+
+    def _pause(self, seconds: float) -> None:
+        if seconds < 0.05:
+            time.sleep(seconds)
+            return
+        self._link.send((say.PAUSING, True))
+        time.sleep(seconds)
+        self._link.send((say.PAUSING, False))
+
+    def last_report(self) -> Report:
+        """Everything that has not been told yet."""
+        self._has_news()
+        return self._report()
+
+
+def _unsendable(value: Any) -> TransportError | None:
+    try:
+        pickle.dumps(value, 5)
+    except Exception as error:  # an item may be anything
+        reason = explain_unpicklable(value) or f"cannot pickle: {error}"
+        refused = TransportError(f"the output cannot be sent from the process: {reason}")
+        refused.__cause__ = error
+        return refused
+    return None
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value)[:_TEXT_MAX]
+    except Exception as error:  # an item's own __repr__ may raise
+        return f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
+
+
+def run_worker(link: Link, order: ProcessOrder) -> None:
+    """Entry of the process: set up, work, tear down; then the process is free for the next task."""
+    worker = _Worker(link, order)
+    try:
+        try:
+            worker.prepare()
+            link.send((say.READY,))
+            worker.serve()
+        except LinkClosedError:
+            raise
+        except BaseException as error:  # also a SystemExit of the user's must reach the job
+            _tell_failure(link, worker, error)
+            worker.skip_until(say.END)
+    finally:
+        failed = worker.tear_down()
+    link.send((say.ENDED, None if failed is None else portable_error(failed), worker.last_report()))
+
+
+def _tell_failure(link: Link, worker: _Worker, error: BaseException) -> None:
+    message, raised = "", error
+    if isinstance(error, StepFailed):
+        message, raised = str(error), error.error
+    elif not isinstance(error, SageError):
+        message = "its process raised"
+    link.send((say.FAILED, message, portable_error(raised), worker.last_report()))

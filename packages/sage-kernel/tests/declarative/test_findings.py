@@ -1,0 +1,318 @@
+"""Everything that is wrong with a file is found at once, with line and column; nothing of it is a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage.kernel.declarative import PipelineFileError, check_pipeline_file, load_pipeline_file
+
+YamlFile = Callable[..., Path]
+HEAD = "pipeline: p\noperators:\n  - collection: [1]\n"
+
+NOT_SET = (
+    "the environment variable 'SAGE_T' is not set: set it, give it a default (${SAGE_T:-...}), or declare it under "
+    "parameters"
+)
+
+
+def found(path: Path, **options: object) -> list[str]:
+    return [str(finding).removeprefix(f"{path}:") for finding in check_pipeline_file(path, **options)]  # type: ignore[arg-type]
+
+
+def test_all_errors_in_one_go(yaml_file: YamlFile, steps: Path) -> None:
+    path = yaml_file("""\
+        pipeline: p
+        enviroment: {}
+        operators:
+          - source: file_sorce
+          - source: file_source
+            name: lines
+            config: {file_pth: x, encoding: 5}
+          - map: steps:Times
+            config: {factor: five}
+            contract: {io: {eror: 2, errors: {retries: -1}}, execution: tread}
+            paralelism: 3
+          - map: steps:squar
+            input: line
+          - sink: terminal_sink
+            config: {format: txt, prefix: "${SAGE_T}"}
+          - map: steps:square
+            parallelism: 0
+    """)
+    assert found(path) == [
+        "2:1: unknown key 'enviroment'; did you mean 'environment'?",
+        f"4:5: there is no operator 'file_sorce'; did you mean 'file_source'? {NOT_INSTALLED}",
+        "7:5: missing required key 'file_path'",
+        "7:14: unknown key 'file_pth'; did you mean 'file_path'?",
+        "7:27: encoding must be text, got 5",
+        "9:14: factor must be a whole number, got 'five'",
+        "10:21: unknown key 'io.eror'; did you mean 'errors'?",
+        "10:30: io.errors: errors.retries must be >= 0, got -1",
+        "10:54: execution must be 'auto', 'thread', 'process' or 'async', got 'tread'; did you mean 'thread'?",
+        "11:5: unknown key 'paralelism'; did you mean 'parallelism'?",
+        "12:5: module 'steps' has no 'squar'; did you mean 'square'?",
+        "13:5: there is no operator 'line' above this one; did you mean 'lines'?",
+        "15:14: format must be 'text' or 'json', got 'txt'; did you mean 'text'?",
+        f"15:27: {NOT_SET}",
+        "16:5: nothing comes out of the sink 'terminal_sink' before it: say `input: NAME`",
+        "17:5: parallelism must be a whole number >= 1, got 0",
+    ]
+    with pytest.raises(PipelineFileError) as raised:
+        load_pipeline_file(path)
+    assert len(raised.value.findings) == 16
+    assert len(str(raised.value).splitlines()) == 16
+
+
+def case(text: str, *expected: str) -> Any:
+    return pytest.param(text, list(expected), id=expected[0].split(": ", 1)[1][:40])
+
+
+KINDS = (
+    "source, collection, map, flatmap, filter, key_by, reduce, aggregate, count, sum, min, max, mean, limit, batch, "
+    "sample, distinct, sink, print"
+)  # fmt: skip
+NOT_INSTALLED = "(`sage operators` lists all; module:Object names any other)"
+PRINT = "  - print:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        case(
+            "",
+            "1:1: a pipeline file begins with `pipeline: NAME`, got nothing",
+            "1:1: operators must be a list of at least one operator, got nothing",
+        ),
+        case(
+            "pipeline: 3\noperators: []\n",
+            "1:1: a pipeline file begins with `pipeline: NAME`, got 3",
+            "2:1: operators must be a list of at least one operator, got an empty list",
+        ),
+        case("pipeline: p\noperators: [5]\n", "2:13: an operator is a mapping such as `map: name`, got 5"),
+        case("pipeline: p\noperators: {}\n", "2:1: operators must be a list of at least one operator, got dict"),
+        case(HEAD + "  - mapp: len\n" + PRINT, "4:5: unknown key 'mapp'; did you mean 'map'?"),
+        case(
+            HEAD + "  - map: a:b\n    filter: c:d\n",
+            f"4:5: the operator has 2 kinds (map, filter): it needs exactly one of {KINDS}",
+        ),
+        case(HEAD + "  - name: a\n", f"4:5: the operator says no kind: it needs exactly one of {KINDS}"),
+        case(
+            HEAD + "  - map: builtins:abs\n",
+            "4:5: the stream of 'abs' goes nowhere: put a sink behind it, or take it with `input:`",
+        ),
+        case(
+            HEAD + "  - map: builtins:abs\n    name: collection\n" + PRINT,
+            "5:5: names of operators must be unique, got 'collection' twice; the first is in line 3",
+        ),
+        case(
+            HEAD
+            + "  - print:\n    input: later\n  - map: builtins:abs\n    name: later\n    input: collection\n"
+            + PRINT,
+            "5:5: there is no operator 'later' above this one; it must stand above",
+        ),
+        case(HEAD + "  - count:\n" + PRINT, "4:5: count works on items with a key: put key_by before it"),
+        case(
+            HEAD + "  - sum: [1]\n" + PRINT,
+            "4:5: sum takes the name of a field, or nothing for the item itself, got [1]",
+        ),
+        case(
+            HEAD + "  - print:\n    emit: final\n",
+            "5:5: emit goes with reduce, aggregate, count, sum, min, max, mean, not with print",
+        ),
+        case(
+            HEAD + "  - map: terminal_sink\n" + PRINT,
+            "4:5: map needs a MapFunction, got TerminalSink, which is a SinkFunction (operator 'terminal_sink')",
+        ),
+        case(HEAD + "  - map: len\n" + PRINT, f"4:5: there is no operator 'len' {NOT_INSTALLED}"),
+        case(HEAD + "  - map: 'os:'\n" + PRINT, "4:5: 'os:' is no import path: write module:Object"),
+        case(
+            HEAD + "  - map: no_such_module_x:f\n" + PRINT,
+            "4:5: there is no module 'no_such_module_x': it must be installed, or lie beside the pipeline file",
+        ),
+        case(
+            HEAD + "  - map: builtins:abs\n    config: {a: 1}\n" + PRINT,
+            "4:5: config goes with an operator class; <built-in function abs> is not one (operator 'abs')",
+        ),
+        case(
+            HEAD + "  - map: builtins:abs\n    name: '!'\n" + PRINT,
+            "4:5: an operator name is made of letters, digits, '_', '-', '.', ':' and blanks, got '!'",
+        ),
+        case(
+            HEAD + "  - filter: {field: a}\n" + PRINT,
+            "4:5: give at least one test: equals, not_equals, above, at_least, below, at_most, one_of, contains, "
+            "exists",
+        ),
+        case(
+            HEAD + "  - key_by: {feild: a}\n" + PRINT,
+            "4:5: missing required key 'field'",
+            "4:14: unknown key 'feild'; did you mean 'field'?",
+        ),
+        case(HEAD + "  - limit: many\n" + PRINT, "4:5: items must be a number, got 'many'"),
+        case(HEAD + "  - limit:\n" + PRINT, "4:5: limit needs items"),
+        case(HEAD + "  - limit: -1\n" + PRINT, "4:5: limit must be a whole number >= 0, got -1"),
+        case(HEAD + "  - sample: {fracton: 0.5}\n" + PRINT, "4:14: unknown key 'fracton'; did you mean 'fraction'?"),
+        case(HEAD + "  - batch: 2\n    config: {a: 1}\n" + PRINT, "5:5: batch takes no config here"),
+        case(HEAD + "  - aggregate: {create: 0}\n" + PRINT, "4:5: aggregate needs add"),
+        case(
+            "pipeline: p\nenvironment: {watchdog_s: -1, max_dead_letters: many}\noperators:\n  - collection: [1]\n"
+            + PRINT,
+            "2:15: watchdog_s should be greater than 0, got -1",
+            "2:31: max_dead_letters: max_dead_letters must be a whole number >= 0 or a share such as '1%', got 'many'",
+        ),
+    ],
+)
+def test_one_error(yaml_file: YamlFile, text: str, expected: list[str]) -> None:
+    assert found(yaml_file(text)) == expected
+
+
+def test_errors_of_the_compiler_have_a_place(yaml_file: YamlFile, steps: Path) -> None:
+    path = yaml_file("""\
+        pipeline: p
+        operators:
+          - collection: ["a b"]
+          - flatmap: steps:words
+          - map: steps:square
+          - print:
+    """)
+    (only,) = found(path)
+    assert only.startswith(
+        "5:5: 'square' takes int, but 'words' gives str (operator 'square'); 'words' is declared at "
+    )
+    assert only.endswith("pipeline.yaml:4:5")
+    with pytest.raises(Exception, match=r"operator 'square', .*pipeline\.yaml:5:5\)"):
+        load_pipeline_file(path).compile()
+
+
+# -- what is no pipeline file at all
+
+
+def test_a_yaml_bomb_is_refused_before_it_grows(yaml_file: YamlFile) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (only,) = found(yaml_file("\n".join(lines)))
+    assert "more than 100000 values, aliases expanded (an alias bomb?)" in only
+
+
+def test_duplicate_keys_are_refused_with_both_lines(yaml_file: YamlFile) -> None:
+    assert found(yaml_file("pipeline: p\noperators:\n  - map: a:b\n    map: c:d\n")) == [
+        "4:5: duplicate key 'map', first given in line 3: remove one of them"
+    ]
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system [ls]", "!!python/name:os.system", "!own x"])
+def test_tags_build_no_objects(yaml_file: YamlFile, tag: str) -> None:
+    (only,) = found(yaml_file(f"pipeline: {tag}\n"))
+    assert only.startswith("1:11: the tag !")
+    assert "is not allowed" in only
+
+
+def test_ten_megabytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_bytes(b"# " + b"x" * 10_000_000)
+    assert [str(finding) for finding in check_pipeline_file(path)] == [
+        f"{path}: larger than the limit of 1048576 bytes"
+    ]
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "junk.yaml"
+    path.write_bytes(bytes(range(256)) * 10)
+    (only,) = check_pipeline_file(path)
+    assert (only.location, only.message) == (f"{path}:2:1", "not UTF-8: byte 0x80")
+    path.write_bytes(b"pipeline: \x00p\n")
+    (only,) = check_pipeline_file(path)
+    assert only.message.startswith("not YAML: the character ")
+    path.write_text("pipeline: [p\noperators: }")
+    (only,) = check_pipeline_file(path)
+    assert only.location == f"{path}:2:10"
+    (only,) = check_pipeline_file(tmp_path / "nowhere.yaml")
+    assert str(only) == f"{tmp_path / 'nowhere.yaml'}: no such file or directory"
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    (only,) = check_pipeline_file(folder)
+    assert str(only) == f"{folder}: is a directory"
+
+
+# -- variables and secrets
+
+
+def test_variables(yaml_file: YamlFile, steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_TEST_FACTOR", "7")
+    monkeypatch.setenv("SAGE_TEST_NIL", "")
+    path = yaml_file("""
+        pipeline: "$$p"
+        operators:
+          - collection: ["${SAGE_TEST_NIL:-none}", "${SAGE_TEST_NIL}", "a${SAGE_T:-}b", "$$${SAGE_TEST_FACTOR}", "$5"]
+          - map: steps:Times
+            config:
+              factor: ${SAGE_TEST_FACTOR}
+            parallelism: ${SAGE_TEST_REPLICAS:-2}
+          - print:
+    """)
+    env = load_pipeline_file(path)
+    assert env.name == "$p"
+    assert env.graph["Times"].factory.config.factor == 7  # type: ignore[attr-defined]
+    assert env.graph["Times"].parallelism == 2
+    items = env.graph["collection"].factory.target.iterable  # type: ignore[attr-defined]
+    assert items == ("none", "", "ab", "$7", "$5")
+
+
+@pytest.mark.parametrize("text", ["${", "${1A}", "${A-b}", "${A", "${}"])
+def test_what_begins_like_a_variable_and_is_none(yaml_file: YamlFile, text: str) -> None:
+    (only,) = found(yaml_file(f'pipeline: "{text}"\noperators:\n  - collection: [1]\n  - print:\n'))[:1]
+    assert only == "1:1: '${' begins no reference: write ${NAME} or ${NAME:-default}, and $$ for a dollar sign"
+
+
+def test_the_value_of_a_variable_is_never_read_as_yaml(yaml_file: YamlFile) -> None:
+    text = 'pipeline: p\noperators:\n  - collection: ["${X}"]\n    name: c\n  - print:\n'
+    env = load_pipeline_file(yaml_file(text), environ={"X": "a\nname: evil, [1] ${Y} $$ *alias"})
+    target = env.graph["c"].factory.target  # type: ignore[attr-defined]
+    assert target.iterable == ("a\nname: evil, [1] ${Y} $$ *alias",)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "  - map: steps:Times\n    config: {factor: '${SECRET}'}\n",
+        "  - map: steps:Times\n    config: {factor: 'x${SECRET}'}\n",
+        "  - map: steps:Times\n    contract: {execution: '${SECRET}'}\n",
+        "  - map: '${SECRET}'\n",
+        "  - map: 'builtins:${SECRET}'\n",
+        "  - map: builtins:abs\n    name: '/${SECRET}'\n",
+        "  - map: builtins:abs\n    parallelism: '${SECRET}'\n",
+        "  - map: builtins:abs\n    input: '${SECRET}'\n",
+        "  - sum: a\n    emit: '${SECRET}'\n",
+        "  - sum: {a: '${SECRET}'}\n",
+        "  - '${SECRET}'\n",
+        "  - sink: steps:Guarded\n    config: {url: '${SECRET}'}\n",
+    ],
+)
+def test_a_secret_is_never_in_a_message(yaml_file: YamlFile, steps: Path, where: str) -> None:
+    steps.write_text(
+        steps.read_text()
+        + """
+from sage.kernel.api import SinkFunction
+from pydantic import field_validator
+class _Url(BaseModel):
+    url: str
+    @field_validator("url")
+    @classmethod
+    def _check(cls, url):
+        raise ValueError(f"cannot use {url!r}")
+class Guarded(SinkFunction):
+    Config = _Url
+    def execute(self, item):
+        pass
+"""
+    )
+    secret = "hunter2'swordfish"
+    findings = check_pipeline_file(yaml_file(HEAD + where + "  - print:\n"), environ={"SECRET": secret})
+    assert findings
+    text = "\n".join(map(str, findings))
+    assert "hunter2" not in text
+    assert "swordfish" not in text
+    assert "${SECRET}" in text

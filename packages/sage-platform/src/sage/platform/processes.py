@@ -1,0 +1,332 @@
+"""Processes that run entry functions for this one: started once by a fork server, used again by later jobs.
+
+A process belongs to the process that started it alone: it is reached through descriptors that were handed down, never
+through a name that somebody else could open. It ends with its parent, however that ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .arenas import Arena, create_arena_file
+from .errors import WorkerError
+from .process_links import Link
+from .process_output import ProcessOutput, output_descriptors
+from .process_server import FORK, REPLY, REQUEST, SIGNAL, STACK_SIGNAL, STATUS
+
+__all__ = ["ProcessPool", "WorkerProcess", "default_process_pool"]
+
+logger = logging.getLogger("sage.platform.processes")
+
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_IDLE_MAX = 16
+_EXIT_WAIT_S = 5.0
+
+
+class WorkerProcess:
+    """One process of the pool: a link to it, its output, and how it ended.
+
+    Attributes:
+        pid: its process id.
+        link: this end of the link.
+    """
+
+    def __init__(self, pid: int, link: Link, status_fd: int, output: ProcessOutput, pool: ProcessPool) -> None:
+        self.pid = pid
+        self.link = link
+        self._status_fd = status_fd
+        self._output = output
+        self._pool = pool
+        self._exit_code: int | None = None
+
+    def begin(self, entry: str, arguments: Any) -> None:
+        """Let it call `module:function` with its end of the link and `arguments`, as if it ran here: with our path,
+        command line, working directory and environment.
+
+        Raises:
+            LinkClosedError: it has ended.
+        """
+        self.link.send((entry, arguments, sys.path, sys.argv, str(Path.cwd()), dict(os.environ)))
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self._pool.send_signal(self.pid, signal.SIGKILL)
+
+    def exit_code(self, timeout_s: float = _EXIT_WAIT_S) -> int | None:
+        """Its exit code, minus the signal where one has killed it; None when it lives on or nobody knows."""
+        if self._exit_code is None and self._status_fd >= 0:
+            ready, _, _ = select.select([self._status_fd], [], [], timeout_s)
+            status = os.read(self._status_fd, STATUS.size) if ready else b""
+            if len(status) == STATUS.size:
+                (self._exit_code,) = STATUS.unpack(status)
+        return self._exit_code
+
+    def describe_end(self) -> str:
+        """How it ended and its last words, for an error message."""
+        code = self.exit_code()
+        if code is None:
+            how = "has ended, nobody knows how"
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+            hint = " (out of memory? the kernel kills so)" if -code == signal.SIGKILL else ""
+            how = f"was killed by {name}{hint}"
+        else:
+            how = f"ended by itself with exit code {code}"
+        self._output.drain()
+        words = self._output.tail().strip()
+        return f"process {self.pid} {how}" + (f"; its last words:\n{words}" if words else "")
+
+    def stack(self, timeout_s: float = 0.5) -> str:
+        """Where its Python code is at this moment; empty when it does not answer."""
+        with self._output.captured() as captured:
+            self._pool.send_signal(self.pid, STACK_SIGNAL)
+            return captured.wait(timeout_s)
+
+    def drain_output(self) -> None:
+        """Pass on what it has printed so far."""
+        self._output.drain()
+
+    def forget_output(self) -> None:
+        """Forget its last words: they were of an earlier job."""
+        self._output.drain()
+        self._output.forget()
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """What this process holds open for it."""
+        held = (*self.link.descriptors, self._status_fd, *self._output.descriptors)
+        return frozenset(descriptor for descriptor in held if descriptor >= 0)
+
+    def close(self) -> None:
+        """Close everything that belongs to it here; an idle process then ends by itself."""
+        self._output.drain()
+        self._output.close()
+        self.link.close()
+        if self._status_fd >= 0:
+            os.close(self._status_fd)
+            self._status_fd = -1
+
+
+class ProcessPool:
+    """Processes for the jobs of this process.
+
+    Args:
+        preload: modules that the processes import before they are asked for.
+
+    Example:
+        >>> pool = ProcessPool()
+        >>> process = pool.acquire()
+        >>> process.begin("sage.platform.process_server:answer_pid", None)
+        >>> process.link.receive() == process.pid
+        True
+        >>> pool.release(process); again = pool.acquire(); again is process
+        True
+        >>> again.kill(); again.describe_end().partition(" was ")[2]
+        'killed by SIGKILL (out of memory? the kernel kills so)'
+        >>> pool.discard(again); pool.shutdown()
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._preload = list(preload)
+        self._lock = threading.Lock()
+        self._idle: deque[WorkerProcess] = deque()
+        self._busy: set[WorkerProcess] = set()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._owner = os.getpid()
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Import further modules before the first process is made; later ones import what they lack themselves."""
+        with self._lock:
+            self._preload += [module for module in modules if module not in self._preload]
+
+    def acquire(self) -> WorkerProcess:
+        """An idle process, or a new one.
+
+        Raises:
+            WorkerError: none could be started.
+        """
+        with self._lock:
+            self._check_owner()
+            while self._idle:
+                process = self._idle.pop()
+                if process.exit_code(0) is None:
+                    self._busy.add(process)
+                    return process
+                process.close()
+            process = self._start()
+            self._busy.add(process)
+            return process
+
+    def release(self, process: WorkerProcess) -> None:
+        """Give back a process whose entry has returned."""
+        process.forget_output()
+        with self._lock:
+            self._busy.discard(process)
+            if len(self._idle) < _IDLE_MAX and self._server is not None:
+                self._idle.append(process)
+                return
+        process.close()
+
+    def discard(self, process: WorkerProcess) -> None:
+        """Give up a process that has ended or must end; it is killed if it lives."""
+        if process.exit_code(0) is None:
+            process.kill()
+            process.exit_code()
+        with self._lock:
+            self._busy.discard(process)
+        process.close()
+
+    @property
+    def processes(self) -> frozenset[int]:
+        """Pids of the server and of the idle processes: what it holds while no job runs."""
+        with self._lock:
+            server = frozenset[int]() if self._server is None else frozenset({self._server.pid})
+            return server | frozenset(process.pid for process in self._idle)
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """Descriptors that it holds while no job runs."""
+        with self._lock:
+            control = frozenset[int]() if self._control is None else frozenset({self._control.fileno()})
+            return control.union(output_descriptors(), *(process.descriptors for process in self._idle))
+
+    def send_signal(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to one of its processes; nothing happens when that has ended."""
+        with self._lock:
+            if self._control is not None:
+                try:
+                    self._control.sendall(REQUEST.pack(SIGNAL, pid, number))
+                except OSError:
+                    logger.debug("the fork server is gone, and its processes with it")
+
+    def shutdown(self) -> None:
+        """End all of its processes, busy ones too, and the server; it starts anew when it is asked again."""
+        with self._lock:
+            self._check_owner()
+            idle, self._idle = list(self._idle), deque()
+            server, self._server = self._server, None
+            control, self._control = self._control, None
+        for process in idle:
+            process.close()
+        if control is not None:
+            control.close()
+        if server is not None:
+            server.wait()
+
+    def _check_owner(self) -> None:
+        if self._owner == os.getpid():
+            return
+        # After a fork of this process: what is here belongs to its parent, which uses it on.
+        self._idle, self._busy = deque(), set()
+        self._control = self._server = None
+        self._owner = os.getpid()
+
+    def _start(self) -> WorkerProcess:
+        try:
+            return self._fork(self._ensure_server())
+        except OSError as error:
+            raise WorkerError(f"no process could be started: {error}") from error
+
+    def _ensure_server(self) -> socket.socket:
+        if self._control is not None and self._server is not None and self._server.poll() is None:
+            return self._control
+        if self._control is not None:
+            self._control.close()
+        ours, theirs = socket.socketpair()
+        program = (
+            f"import sys; sys.path[:] = {sys.path!r}; from sage.platform.process_server import serve; "
+            f"serve({theirs.fileno()}, {self._preload!r})"
+        )
+        with theirs:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self._control = ours
+        return ours
+
+    def _fork(self, control: socket.socket) -> WorkerProcess:
+        theirs: list[int] = []
+        mine: list[int] = []
+        try:
+            to_read, from_write = os.pipe2(os.O_CLOEXEC)
+            theirs.append(to_read)
+            mine.append(from_write)
+            to_write, from_read = _reversed_pipe()
+            theirs.append(to_write)
+            mine.append(from_read)
+            for descriptor in (from_write, to_write):
+                _widen(descriptor)
+            theirs += [create_arena_file(), create_arena_file()]
+            for _ in ("stdout", "stderr", "status"):
+                end, kept = _reversed_pipe()
+                theirs.append(end)
+                mine.append(kept)
+            socket.send_fds(control, [REQUEST.pack(FORK, 0, 0)], theirs)
+            reply = control.recv(REPLY.size, socket.MSG_WAITALL)
+            pid = REPLY.unpack(reply)[0] if len(reply) == REPLY.size else -1
+            if pid < 0:
+                raise OSError("the fork server cannot fork")
+            arenas = Arena(theirs[3]), Arena(theirs[2])
+        except BaseException:
+            for descriptor in mine:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        write_fd, read_fd, stdout, stderr, status = mine
+        link = Link(read_fd, write_fd, *arenas, drains=True)
+        return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr), self)
+
+
+def _reversed_pipe() -> tuple[int, int]:
+    """A pipe: the end that is written, the end that is read."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    return writing, reading
+
+
+def _widen(descriptor: int) -> None:
+    """More room in a pipe means fewer switches between processes; where that is not allowed it works as well."""
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:
+            logger.debug("pipe stays as it is", exc_info=True)
+
+
+@functools.cache
+def _pool_of_all() -> ProcessPool:
+    pool = ProcessPool()
+    atexit.register(pool.shutdown)
+    return pool
+
+
+def default_process_pool(preload: Sequence[str] = ()) -> ProcessPool:
+    """The pool that all jobs of this process share; it ends with the process.
+
+    Args:
+        preload: modules that its processes will need, for a server that is not started yet.
+    """
+    pool = _pool_of_all()
+    pool.preload(preload)
+    return pool

@@ -1,0 +1,295 @@
+"""Processes, their links and their shared memory for real: forked children, `kill -9`, messages of all sizes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage.platform import LinkClosedError, ProcessPool, WorkerError, WorkerProcess
+from sage.platform.arenas import Arena, create_arena_file
+from sage.platform.process_links import OUT_OF_BAND_BYTES, Link, UnreadableMessageError
+
+
+@pytest.fixture
+def pool() -> Iterator[ProcessPool]:
+    pool = ProcessPool()
+    # The processes find this module as they find any of ours.
+    sys.path.insert(0, str(Path(__file__).parent))
+    yield pool
+    sys.path.remove(str(Path(__file__).parent))
+    pool.shutdown()
+
+
+@pytest.fixture
+def process(pool: ProcessPool) -> Iterator[WorkerProcess]:
+    process = pool.acquire()
+    yield process
+    pool.discard(process)
+
+
+def echo(link: Link, arguments: Any) -> None:
+    """An entry: sends back what comes until None comes."""
+    link.send("ready")
+    while (message := link.receive()) is not None:
+        link.send(message)
+
+
+def speak(link: Link, arguments: Any) -> None:
+    """An entry: prints."""
+    print(f"said {arguments}")
+    sys.stderr.write(f"complained {arguments}\n")
+    sys.stderr.flush()
+    link.send("done")
+
+
+def facts(link: Link, arguments: Any) -> None:
+    """An entry: what its process looks like."""
+    link.send((str(Path.cwd()), os.environ.get("SAGE_TESTED"), sys.argv, signal.getsignal(signal.SIGINT)))
+
+
+def begun(process: WorkerProcess, entry: str, arguments: Any = None) -> Any:
+    process.begin(f"test_processes:{entry}", arguments)
+    return process.link.receive()
+
+
+# -- links ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Link, Link]]:
+    """Both ends of a link in this process; the first one drains."""
+    files = create_arena_file(1 << 20), create_arena_file(1 << 20)
+    (first_in, second_out), (second_in, first_out) = os.pipe(), os.pipe()
+    first = Link(first_in, first_out, Arena(files[0]), Arena(files[1]), drains=True)
+    second = Link(second_in, second_out, Arena(files[1]), Arena(files[0]))
+    for file in files:
+        os.close(file)
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_messages_arrive_in_order_whatever_their_size(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    sizes = [0, 1, 100, 65_000, 65_536, 200_000, 3, 1_500_000, 0]
+    sender = threading.Thread(target=lambda: [second.send(bytes(size)) for size in sizes])
+    sender.start()
+    assert [len(first.receive()) for _ in sizes] == sizes
+    sender.join()
+
+
+def test_two_ends_that_both_write_much_do_not_wait_for_each_other(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    large = [bytes(40_000) for _ in range(100)]
+
+    def other() -> None:
+        for _ in range(3):
+            second.send(large)
+            second.receive()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    for _ in range(3):
+        first.send(large, draining=True)
+        assert first.receive() == large
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_large_buffers_are_copies_of_the_receiver_and_writable_as_they_were(
+    ends: tuple[Link, Link], writable: bool
+) -> None:
+    import numpy as np
+
+    first, second = ends
+    array = np.arange(OUT_OF_BAND_BYTES, dtype=np.uint8)
+    array.flags.writeable = writable
+    for _ in range(100):  # many times round the ring
+        second.send([array, array[:10].copy()])
+        got, small = first.receive()
+        assert got.flags.writeable is writable
+        assert (got == array).all()
+        assert (small == array[:10]).all()
+        if writable:
+            got[:] = 0
+
+
+def test_what_cannot_be_pickled_is_not_sent_at_all(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    with pytest.raises(TypeError):
+        second.send([bytearray(100_000), threading.Lock()])
+    second.send("next")
+    assert first.receive() == "next"
+
+
+class Refuses:
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+def test_what_cannot_be_unpickled_is_one_message_lost(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    second.send(Refuses())
+    second.send("next")
+    with pytest.raises(UnreadableMessageError, match="ValueError: invalid literal"):
+        first.receive()
+    assert first.receive() == "next"
+
+
+def test_a_closed_link_says_so(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    second.send("last")
+    second.close()
+    assert first.receive() == "last"
+    with pytest.raises(LinkClosedError):
+        first.receive()
+    with pytest.raises(LinkClosedError):
+        first.send("more")
+    with pytest.raises(LinkClosedError):
+        second.send("more")
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(1, 5000), st.booleans()), max_size=60))
+def test_an_arena_gives_back_what_was_put_in(steps: list[tuple[int, bool]]) -> None:
+    file = create_arena_file(16_384)
+    writer, reader = Arena(file), Arena(file)
+    os.close(file)
+    waiting: list[tuple[int, bytes]] = []
+    for number, (size, take) in enumerate(steps):
+        data = bytes([number % 256]) * size
+        position = writer.put(memoryview(data))
+        if position is not None:
+            waiting.append((position, data))
+        else:
+            assert sum(len(kept) for _, kept in waiting) + size > 16_384 // 2, "it must take what is far from full"
+        if take and waiting:
+            position, kept = waiting.pop(0)
+            found = reader.take(position, len(kept))
+            assert bytes(found) == kept
+            found.release()
+            reader.release(position, len(kept))
+    writer.close()
+    reader.close()
+
+
+# -- processes ------------------------------------------------------------------------------------------------
+
+
+def test_messages_to_a_process_and_back(process: WorkerProcess) -> None:
+    assert begun(process, "echo") == "ready"
+    for message in ({"a": [1, 2]}, bytes(3_000_000), bytearray(100_000), list(range(100_000))):
+        process.link.send(message, draining=True)
+        assert process.link.receive() == message
+    process.link.send(None)
+
+
+def test_a_process_sees_our_folder_command_line_and_environment(
+    process: WorkerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAGE_TESTED", "yes")
+    monkeypatch.setattr(sys, "argv", ["program", "--flag"])
+    assert begun(process, "facts") == (str(tmp_path), "yes", ["program", "--flag"], signal.SIG_IGN)
+    monkeypatch.delenv("SAGE_TESTED")
+    assert begun(process, "facts")[1] is None
+
+
+def test_output_is_passed_on_and_the_last_words_are_kept(
+    process: WorkerProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert begun(process, "speak", 7) == "done"
+    process.kill()
+    assert "its last words:\ncomplained 7" in process.describe_end()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("said 7\n", "complained 7\n")
+
+
+def test_the_end_of_a_process_is_seen_at_once(process: WorkerProcess) -> None:
+    begun(process, "echo")
+    killer = threading.Timer(0.1, os.kill, (process.pid, signal.SIGKILL))
+    killer.start()
+    start = time.monotonic()
+    with pytest.raises(LinkClosedError):
+        process.link.receive()
+    assert time.monotonic() - start < 2
+    assert process.exit_code() == -signal.SIGKILL
+    killer.join()
+
+
+def test_where_a_process_is(process: WorkerProcess) -> None:
+    begun(process, "echo")
+    assert "in receive" in process.stack()
+
+
+def test_an_entry_that_is_not_there_is_told_and_the_process_goes_on(process: WorkerProcess) -> None:
+    process.begin("no_such_module:entry", None)
+    what, reason = process.link.receive()
+    assert what == "unreadable"
+    assert "no_such_module" in reason
+    assert begun(process, "echo") == "ready"
+
+
+def test_an_idle_process_that_died_is_not_given_out(pool: ProcessPool) -> None:
+    process = pool.acquire()
+    pool.release(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.exit_code()
+    other = pool.acquire()
+    assert other.pid != process.pid
+    assert begun(other, "echo") == "ready"
+    pool.discard(other)
+
+
+def test_shutdown_ends_busy_processes_and_the_pool_starts_anew(pool: ProcessPool) -> None:
+    process = pool.acquire()
+    begun(process, "echo")
+    pool.shutdown()
+    with pytest.raises(LinkClosedError):
+        process.link.receive()
+    pool.discard(process)
+    again = pool.acquire()
+    assert begun(again, "echo") == "ready"
+    pool.discard(again)
+
+
+def test_the_server_is_replaced_when_it_is_killed_and_its_processes_end_with_it(pool: ProcessPool) -> None:
+    process = pool.acquire()
+    begun(process, "echo")
+    (server,) = pool.processes
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(LinkClosedError):
+        process.link.receive()
+    assert process.exit_code(0.1) is None
+    assert "nobody knows how" in process.describe_end()
+    pool.discard(process)
+    again = pool.acquire()
+    assert begun(again, "echo") == "ready"
+    pool.discard(again)
+
+
+def test_no_descriptors_left_to_start_a_process(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = pool.acquire()
+    pool.release(process)
+    pool.acquire()  # the idle one
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(flags: int) -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe2", refuse)
+    with pytest.raises(WorkerError, match=r"no process could be started: .*Too many open files"):
+        pool.acquire()
+    assert len(os.listdir("/proc/self/fd")) == before
+    pool.discard(process)
