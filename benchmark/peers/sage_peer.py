@@ -230,8 +230,10 @@ def process_arrays(options: Options) -> Outcome:
 
 
 def process_hop(options: Options) -> Outcome:
-    """Four unfused process stages; the source sends the next item when the sink has the last one."""
-    env = LocalEnvironment("hop", {"fusion": False})
+    """Four process stages, each in a process of its own; the source sends the next item when the sink has the last one.
+    Variant `fused` leaves it to the compiler, which puts all four into one process.
+    """
+    env = LocalEnvironment("hop", {"fusion": options.variant == "fused"})
     arrived: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     outputs: list[list[int]] = []
 
@@ -253,7 +255,7 @@ WORKLOADS = {
     "compute": Workload(compute, work.COMPUTE_ITEMS, ("plain", "two")),
     "process_dicts": Workload(process_dicts, work.DICT_ITEMS),
     "process_arrays": Workload(process_arrays, work.ARRAY_ITEMS),
-    "process_hop": Workload(process_hop, work.HOP_ITEMS),
+    "process_hop": Workload(process_hop, work.HOP_ITEMS, ("plain", "fused")),
     "noop": Workload(noop, workloads.NOOP_ITEMS, ("plain", "unfused")),
     "keyed": Workload(keyed, workloads.KEYED_ITEMS, ("plain", "replicas", "ordered", "replicas-ordered")),
     "join": Workload(join, workloads.JOIN_ITEMS),

@@ -5,11 +5,13 @@ The wheels are built once for all tests, each from its own source archive and no
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from email import message_from_bytes
@@ -134,6 +136,30 @@ def test_the_metadata_agree(wheelhouse: Path, distribution: str) -> None:
     own = LAYERS.index(distribution)
     assert siblings <= set(LAYERS[:own]), "depends on a layer above"
     assert set(LAYERS[max(own - 1, 0) : own]) <= siblings, "does not ask for the layer below"
+
+
+@pytest.mark.parametrize("distribution", LAYERS)
+def test_the_entry_points_are_those_of_the_checkout(wheelhouse: Path, distribution: str) -> None:
+    project = tomllib.loads((ROOT / "packages" / distribution / "pyproject.toml").read_text())["project"]
+    declared = dict(project.get("entry-points", {}))
+    if "scripts" in project:
+        declared["console_scripts"] = project["scripts"]
+    expected = {
+        "sage-kernel": {"sage.operators"},
+        "sage-middleware": {"sage.operators"},
+        "sage-cli": {"console_scripts"},
+    }
+    assert set(declared) == expected.get(distribution, set())
+    wheel = wheel_of(wheelhouse, distribution)
+    with zipfile.ZipFile(wheel) as archive:
+        texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in archive.namelist()}
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names are case-sensitive
+    parser.read_string("\n".join(texts))
+    assert {group: dict(parser[group]) for group in parser.sections()} == declared
+    named = {value.partition(":")[0] for group in parser.sections() for value in parser[group].values()}
+    assert named <= modules, f"{wheel.name} does not carry what its entry points name"
 
 
 @pytest.mark.parametrize("distribution", LAYERS)

@@ -257,6 +257,89 @@ def test_a_python_pipeline_as_yaml(sage: Sage, tmp_path: Path) -> None:
     )
 
 
+_STREAMS = """
+from sage.kernel.api import *
+from sage.libs.foundation import FieldFilter
+
+def step(pair):
+    return [pair[0] - 1, pair[1] + 1]
+
+def to_go(pair):
+    return pair[0] > 0
+
+def sign(n):
+    return "negative" if n < 0 else "positive"
+
+def tens(numbers):
+    return [10 * n for n in numbers]
+
+def pair(one, two):
+    return [one, two]
+
+def shout(text):
+    return text.upper()
+
+class Ask(MapFunction):
+    def execute(self, item):
+        return self.ctx.call_service("shout", item)
+
+env = LocalEnvironment("streams")
+env.register_service("shout", shout)
+numbers = env.from_collection([3, -1, 2], name="numbers")
+parts = numbers.split(sign, into=["negative", "positive"], name="sign")
+parts["negative"].print("negative ")
+again = env.from_future("again")
+body = parts["positive"].map(abs).map(tens, batch=Batching(size=2))
+items = env.from_collection([[2, 0], [1, 0]])
+stepped = items.union(again).map(step)
+ways = stepped.split({"more": to_go})
+again.fill(ways["more"], max_in_flight=9)
+ways["rest"].print("loop ")
+body.rebalance().map(abs, parallelism=2).print("ten ")
+left, right = numbers.key_by(abs), env.from_collection([3]).key_by(abs, parallelism=2)
+left.join(right, pair).print("join ")
+left.connect(right).comap(abs, str).print("comap ")
+numbers.interleave(env.from_collection([7]), ahead=5).print("turns ")
+numbers.map(abs, parallelism=2).ordered(max_ahead=5).print("in order ")
+prices = env.from_collection([{"eur": 1}, {"eur": 100}])
+prices.split({"cheap": FieldFilter({"field": "eur", "below": 9}).execute})["cheap"].print("cheap ")
+env.from_collection(["a"]).map(Ask).print("ask ")
+"""
+
+
+def test_streams_loops_and_services_as_yaml(sage: Sage, tmp_path: Path) -> None:
+    (tmp_path / "streams.py").write_text(_STREAMS)
+    done = sage("compile", "--to", "yaml", "streams.py")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "written.yaml").write_text(done.stdout)
+    assert "- fill:\n    future: again\n    max_in_flight: 9\n  input: split/more\n" in done.stdout
+    assert sage("validate", "written.yaml").stdout == "written.yaml is a valid pipeline\n"
+    same = sage("compile", "--diff", "streams.py", "written.yaml")
+    assert (same.returncode, same.stdout) == (0, "streams.py and written.yaml have the same plan\n")
+    one, other = (sage("run", name, "--quiet") for name in ("streams.py", "written.yaml"))
+    assert (one.returncode, other.returncode, one.stderr, other.stderr) == (0, 0, "", "")
+    lines = sorted(one.stdout.splitlines())
+    assert lines == sorted(other.stdout.splitlines())
+    assert [line for line in lines if not line.startswith(("turns", "comap"))] == [
+        "ask A", "cheap {'eur': 1}", "in order 1", "in order 2", "in order 3", "join [3, 3]", "loop [0, 1]",
+        "loop [0, 2]", "negative -1", "ten 20", "ten 30",
+    ]  # fmt: skip
+
+
+def test_a_script_that_submits_cannot_be_imported_by_what_is_written(sage: Sage, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from sage.kernel.api import LocalEnvironment\n"
+        "def step(n):\n    return n\n"
+        "LocalEnvironment('p').from_collection([1]).map(step).map(step).print().submit()\n"
+    )
+    done = sage("compile", "--to", "yaml", "script.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: script.py cannot be written as YAML, because that could not be read back: module 'script' runs a "
+        "pipeline while it is imported: put its submit() behind `if __name__ == '__main__'`\n"
+    )
+
+
 def test_what_has_no_name_is_told_with_its_line(sage: Sage, pipeline: Pipeline) -> None:
     path = pipeline("""
         env = LocalEnvironment("nameless")

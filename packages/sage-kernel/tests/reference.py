@@ -14,9 +14,12 @@ from typing import Any
 
 from sage.kernel.graph import BaseTransformation, Emit, LogicalGraph, OnError, OperatorKind, Routing
 
-__all__ = ["Counts", "Letter", "Outcome", "ReferenceFailedError", "interpret"]
+__all__ = ["NOT_MADE", "Counts", "Letter", "Outcome", "ReferenceFailedError", "interpret"]
 
 Row = tuple[Any, Hashable]
+
+NOT_MADE = object()
+"""Stands among the items of a source for one that its replica had not made when it was stopped."""
 
 Place = tuple[Any, ...]
 """Where a row belongs in the order of its source. First comes (position, number of the source replica)."""
@@ -188,11 +191,13 @@ def _go_round(loop: list[BaseTransformation], streams: Streams, outcome: Outcome
 def _read(operator: BaseTransformation, streams: Streams, outcome: Outcome, turn: int) -> int:
     """The items of a source; `turn` counts the replicas of the sources before it."""
     items: Any = operator.factory.target.iterable  # type: ignore[attr-defined]
-    outcome.counts[operator.name] = Counts(items_in=len(items), items_out=len(items))
     # Its replicas share the items in turn.
     own = operator.parallelism or 1
-    places: list[Place] = [((position // own, turn + position % own),) for position in range(len(items))]
-    streams.put(operator.name, [(item, None) for item in items], places)
+    made = [
+        (item, (position // own, turn + position % own)) for position, item in enumerate(items) if item is not NOT_MADE
+    ]
+    outcome.counts[operator.name] = Counts(items_in=len(made), items_out=len(made))
+    streams.put(operator.name, [(item, None) for item, _ in made], [(place,) for _, place in made])
     return turn + own
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sage.common.errors import InvalidArgumentError
-from sage.kernel.api import Contract, Execution, IOSpec, LocalEnvironment, StateKind, StateSpec
+from sage.common.errors import ConfigError, InvalidArgumentError
+from sage.kernel.api import Contract, Execution, IOSpec, LocalEnvironment, PipelineError, StateKind, StateSpec
 from sage.kernel.compiler import HAND_OVER_S
 from sage.kernel.graph import ExecutionGraph
 
@@ -63,7 +63,7 @@ def test_replicas_that_pay_and_those_of_unknown_cost_stay() -> None:
         (lambda s: s.map(same, contract=costing(0)), {"parallelism": {"same": 4}}, "they were set for this run"),
         (
             lambda s: s.key_by(same, name="key").map(same, parallelism=4, contract=costing(0)),
-            {},
+            {"coarsen": "warn"},
             "its replicas are more than copies",
         ),
         (
@@ -96,10 +96,63 @@ def test_a_process_for_next_to_nothing_becomes_a_thread() -> None:
     assert notes(graph) == []
 
 
-def test_a_process_that_was_asked_for_is_kept_and_explained() -> None:
-    graph = plan(lambda s: s.map(same, contract=costing(0.5e-6, execution=Execution.PROCESS)))
+ASKED = costing(0.5e-6, execution=Execution.PROCESS)
+
+
+def test_a_process_that_was_asked_for_and_does_not_pay_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(PipelineError) as caught:
+        plan(lambda s: s.map(same, contract=ASKED))
+    text = str(caught.value)
+    assert text.startswith(
+        "processes of its own cost more than they bring: 'same' takes 0.5 us (io.item_cost_s) of work per item, "
+        "handing the item over (in packets, process) takes 1 us, so an item costs 1.5 us instead of 0.5 us; leave out "
+        'execution=PROCESS (AUTO chooses), or set coarsen="warn" in the environment to have it all the same '
+        "(operator 'same', "
+    )
+    assert "test_coarsening.py:" in text
+
+
+def test_who_says_so_gets_it_all_the_same_explained_or_untouched() -> None:
+    graph = plan(lambda s: s.map(same, contract=ASKED), coarsen="warn")
     assert Execution.PROCESS in {task.execution for task in graph.tasks}
     assert notes(graph)[0].startswith("a process does not pay, it is kept because the contract asks for it: an item")
+    graph = plan(lambda s: s.map(same, contract=ASKED).map(same, parallelism=4, contract=costing(0)), coarsen=False)
+    assert notes(graph) == []
+    assert Execution.PROCESS in {task.execution for task in graph.tasks}
+    assert sum("same-2" in task.chain for task in graph.tasks) == 4
+
+
+def test_operators_that_share_a_process_share_its_hand_over() -> None:
+    graph = plan(lambda s: s.map(same, contract=ASKED).map(same, contract=ASKED).map(same, contract=ASKED))
+    assert [len(task.chain) for task in graph.tasks if task.execution is Execution.PROCESS] == [3]
+    with pytest.raises(PipelineError, match="'same' -> 'same-2' takes 0.8 us"):
+        cheap = costing(0.4e-6, execution=Execution.PROCESS)
+        plan(lambda s: s.map(same, contract=cheap).map(same, contract=cheap))
+
+
+def test_what_is_not_known_is_not_refused() -> None:
+    unknown = Contract(execution=Execution.PROCESS)
+    many = lambda n: [n] * 1000  # noqa: E731
+    for declare in (
+        lambda s: s.map(same, contract=unknown),
+        lambda s: s.map(same, contract=ASKED).map(same, contract=unknown),
+        lambda s: s.flatmap(many, contract=ASKED).map(same, contract=costing(1e-9, execution=Execution.PROCESS)),
+    ):
+        assert Execution.PROCESS in {task.execution for task in plan(declare).tasks}
+
+
+def test_replicas_behind_keys_that_cost_more_than_they_bring_are_refused() -> None:
+    cheap = costing(0.02e-6)
+    with pytest.raises(PipelineError, match=r"4 replicas cost more than they bring: 'count' takes 0.02 us .* 0.12 us"):
+        plan(lambda s: s.key_by(same).map(same, parallelism=4, contract=cheap, name="count"))
+    dear = costing(5e-6)
+    graph = plan(lambda s: s.key_by(same).map(same, parallelism=4, contract=dear, name="count"))
+    assert sum("count" in task.chain for task in graph.tasks) == 4
+
+
+def test_the_switch_is_checked() -> None:
+    with pytest.raises(ConfigError, match="coarsen"):
+        LocalEnvironment("plan", {"coarsen": "maybe"})
 
 
 def test_more_processes_than_can_be_fed_are_explained() -> None:

@@ -125,8 +125,8 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 
 def test_passes_run_in_their_order() -> None:
     assert [compiler_pass.__name__ for compiler_pass in PASSES] == [
-        "check_loops", "validate", "check_types", "choose_parallelism", "choose_execution", "coarsen", "plan_order",
-        "fuse", "replicate", "wire", "place",
+        "check_loops", "validate", "check_types", "choose_parallelism", "tell_measured", "choose_execution", "coarsen",
+        "plan_order", "fuse", "refuse", "replicate", "wire", "place",
     ]  # fmt: skip
 
 

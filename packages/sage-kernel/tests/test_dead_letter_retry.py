@@ -17,8 +17,10 @@ import pytest
 
 from sage.common.errors import StoreError
 from sage.kernel.api import (
+    CoMapFunction,
     Contract,
     ErrorPolicy,
+    Execution,
     IOSpec,
     JobFailedError,
     JobState,
@@ -297,6 +299,66 @@ def test_a_join_gets_both_sides_or_none(gate: Gate) -> None:
         DeadLetterRetry(env, empty_state=True),
     ):
         pass
+
+
+@pytest.mark.parametrize("execution", [Execution.AUTO, Execution.PROCESS])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_an_item_of_a_comap_comes_back_on_its_own_stream(gate: Gate, execution: Execution, keyed: bool) -> None:
+    limit = gate.home.parent / "limit"
+    limit.write_text("0")
+
+    def under(number: int) -> int:
+        if number >= int(limit.read_text()):
+            raise ValueError(f"{number} is too large")
+        return number
+
+    env = gate.env()
+    left, right = env.from_collection([1, 2]), env.from_collection([3, 4, 1])
+    if keyed:
+        left, right = left.key_by(abs), right.key_by(abs)
+    joined = left.connect(right).comap(
+        lambda n: ("left", under(n)),
+        lambda n: ("right", under(n)),
+        contract=Contract(execution=execution),
+        name="both",
+    )
+    joined.sink(gate.out.append)
+    env.submit()
+    assert gate.out == []
+    assert sorted((letter.item, letter.side) for letter in gate.letters()) == [
+        ("1", 0), ("1", 1), ("2", 0), ("3", 1), ("4", 1),
+    ]  # fmt: skip
+    limit.write_text("4")
+    outcome = retry(env)
+    assert (outcome.retried, outcome.failed_again) == (5, 1)
+    assert sorted(gate.out) == [("left", 1), ("left", 2), ("right", 1), ("right", 3)]
+    limit.write_text("9")
+    assert retry(env).retried == 1  # of one stream alone
+    assert gate.out[4:] == [("right", 4)]
+
+
+class Sums(CoMapFunction[int, int, int]):
+    total = 0
+
+    def execute1(self, item: int) -> int:
+        self.total += 1 // item
+        return self.total
+
+    def execute2(self, item: int) -> int:
+        return self.total
+
+
+def test_a_comap_class_keeps_something_of_one_stream_for_the_other(gate: Gate) -> None:
+    env = gate.env()
+    zeros = env.from_collection([0])
+    zeros.connect(zeros).comap(Sums, name="sums").sink(gate.out.append)
+    env.submit()
+    with (
+        pytest.raises(PipelineError, match="operator 'sums' keeps state, which ended with the run"),
+        DeadLetterRetry(env),
+    ):
+        pass
+    assert retry(env, empty_state=True).failed_again == 1
 
 
 # -- what happens in between

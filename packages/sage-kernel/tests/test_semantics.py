@@ -16,7 +16,7 @@ import pytest
 from executions import ExecutionKind
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from reference import Counts, Letter, Outcome, interpret
+from reference import NOT_MADE, Counts, Letter, Outcome, interpret
 from strategies import Op, Pipeline, build, describe, pipelines
 
 from sage.kernel.api import JobResult, JobState, LocalEnvironment
@@ -196,11 +196,10 @@ def test_a_stopped_run_is_the_whole_run_of_what_its_sources_had_made(
 
 
 def _prefix(op: Op, offsets: list[Any]) -> tuple[Any, ...]:
-    """What the replicas of a source had made when they were at these offsets."""
+    """What the replicas of a source had made when they were at these offsets, each item in its place."""
+    own = op.parallelism
     return tuple(
-        item
-        for replica, offset in enumerate(offsets)
-        for item in op.items[replica :: op.parallelism][: 0 if offset is None else offset]
+        item if position // own < (offsets[position % own] or 0) else NOT_MADE for position, item in enumerate(op.items)
     )
 
 

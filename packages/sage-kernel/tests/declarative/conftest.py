@@ -11,7 +11,8 @@ import pytest
 
 _STEPS = """
 from __future__ import annotations
-from sage.kernel.api import MapFunction, SourceFunction
+import time
+from sage.kernel.api import CoMapFunction, MapFunction, ServiceFunction, SourceFunction
 from pydantic import BaseModel
 
 class Times(MapFunction[int, int]):
@@ -49,6 +50,52 @@ def add(total, item):
 
 def shout(total):
     return f"{total}!"
+
+def slow_if_odd(n):
+    time.sleep(0.01 if n % 2 else 0)
+    return n
+
+def all_squares(numbers):
+    return [f"{n * n} of {len(numbers)}" for n in numbers]
+
+def sign(n):
+    return "negative" if n < 0 else "positive"
+
+def first(item):
+    return item[0]
+
+def collatz(pair):
+    n, steps = pair
+    return [n // 2 if n % 2 == 0 else 3 * n + 1, steps + 1]
+
+def not_one(pair):
+    return pair[0] != 1
+
+def one(pair):
+    return pair[0] == 1
+
+class Half(MapFunction):
+    def execute(self, item):
+        if item % 2:
+            self.ctx.side_output("odd", item)
+        return item // 2
+
+class Priced(CoMapFunction):
+    def execute1(self, order):
+        return order["n"] * self.ctx.state.get("rate", 1)
+    def execute2(self, rate):
+        self.ctx.state["rate"] = rate["rate"]
+        return "rate"
+
+class Lookup(ServiceFunction):
+    def setup(self):
+        self.names = {"de": self.config["de"]}
+    def execute(self, request):
+        return self.names[request]
+
+class Ask(MapFunction):
+    def execute(self, item):
+        return self.ctx.call_service(self.config["service"], item, timeout_s=10)
 """
 
 

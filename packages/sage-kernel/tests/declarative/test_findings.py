@@ -72,11 +72,19 @@ def case(text: str, *expected: str) -> Any:
 
 
 KINDS = (
-    "source, collection, map, flatmap, filter, key_by, reduce, aggregate, count, sum, min, max, mean, limit, batch, "
-    "sample, distinct, sink, print"
-)  # fmt: skip
+    "source, collection, future, requests, map, flatmap, filter, key_by, split, comap, join, interleave, reduce, "
+    "aggregate, count, sum, min, max, mean, limit, batch, sample, distinct, ordered, fill, sink, print, respond"
+)
 NOT_INSTALLED = "(`sage operators` lists all; module:Object names any other)"
 PRINT = "  - print:\n"
+LOOP = (
+    "Items come back only through a future: put `- future:` with a name above, take that name here, and put "
+    "`- fill: NAME` behind {!r}"
+)
+LOOPED = HEAD + (
+    "  - future:\n    name: again\n  - map: steps:square\n    input: [collection, again]\n    name: body\n"
+    "  - filter: steps:is_odd\n    name: more\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +166,114 @@ PRINT = "  - print:\n"
         case(HEAD + "  - batch: 2\n    config: {a: 1}\n" + PRINT, "5:5: batch takes no config here"),
         case(HEAD + "  - aggregate: {create: 0}\n" + PRINT, "4:5: aggregate needs add"),
         case(
+            HEAD
+            + "  - map: steps:square\n    name: body\n    input: [collection, more]\n  - filter: steps:is_odd\n"
+            + "    name: more\n"
+            + PRINT,
+            "6:25: a cycle: body -> more -> body. " + LOOP.format("more"),
+        ),
+        case(
+            HEAD + "  - map: steps:square\n    name: own\n    input: own\n" + PRINT,
+            "6:5: a cycle: own -> own. " + LOOP.format("own"),
+        ),
+        case(
+            HEAD + "  - future:\n    name: again\n  - map: steps:square\n    input: [collection, again]\n" + PRINT,
+            "4:5: the future 'again' is never filled: put `- fill: again` behind what comes back",
+        ),
+        case(
+            HEAD + "  - future:\n    name: again\n  - fill: agian\n    input: collection\n",
+            "6:5: there is no future 'agian' above this one; did you mean 'again'?",
+        ),
+        case(HEAD + "  - fill: collection\n", "4:5: 'collection' is no future"),
+        case(
+            LOOPED + "  - fill: again\n  - fill: again\n    input: more\n  - print:\n    input: body\n",
+            "12:5: the future 'again' is filled a second time, the first is at {path}:11:5: fill it once with the "
+            "union of both streams (operator 'again')",
+        ),
+        case(
+            LOOPED + "  - fill: {future: again, max_in_flight: 0}\n    name: x\n  - print:\n",
+            "11:5: max_in_flight must be a whole number >= 1, got 0 (operator 'again')",
+            "12:5: fill is no operator and has no name",
+            "13:5: nothing comes out of the fill before it: say `input: NAME`",
+        ),
+        case(
+            HEAD + "  - split: {by: {odd: steps:is_odd}}\n" + PRINT,
+            "5:5: split 'split' has branches, name one of them: `input: split/odd`",
+        ),
+        case(
+            HEAD + "  - split: {by: {odd: steps:is_odd}}\n  - print:\n    input: split/od\n",
+            "6:5: split 'split' has no branch 'od'; did you mean 'odd'?",
+        ),
+        case(
+            HEAD + "  - split: {by: {a: {field: n, blow: 3}, b: steps:is_od}}\n  - print:\n    input: split/a\n",
+            "4:32: unknown key 'blow'; did you mean 'below'?",
+            "4:44: module 'steps' has no 'is_od'; did you mean 'is_odd'?",
+        ),
+        case(
+            HEAD + "  - split: {by: {a: 3}}\n    name: x\n  - print:\n    input: x/a\n",
+            "4:18: branch 'a' must be an import path module:Object or tests of a field such as {field: eur, below: "
+            "100}, got 3",
+        ),
+        case(
+            HEAD + "  - print:\n    input: collection/late\n",
+            "5:5: side_output takes from a map, flatmap, filter, comap or join just before it, got 'collection', a "
+            "source",
+        ),
+        case(
+            HEAD + "  - comap: {map1: steps:square, map2: steps:square}\n" + PRINT,
+            "4:5: comap takes two streams: say `input: [FIRST, SECOND]`, got 1",
+        ),
+        case(
+            HEAD + "  - comap: {map1: steps:square, mop2: steps:square}\n    input: [collection, collection]\n" + PRINT,
+            "4:5: comap needs map2",
+            "4:33: unknown key 'mop2'; did you mean 'map2'?",
+        ),
+        case(
+            HEAD + "  - join:\n    input: [collection, collection]\n" + PRINT,
+            "4:5: join needs a key on both streams: put key_by before the first one",
+        ),
+        case(
+            HEAD + "  - join: {within: [1], tme: steps:square}\n    input: [collection, collection]\n" + PRINT,
+            "4:12: within must be a list of two numbers, got [1]",
+            "4:25: unknown key 'tme'; did you mean 'time'?",
+        ),
+        case(
+            HEAD + "  - map: steps:square\n    input: {form: collection, routing: all}\n" + PRINT,
+            "5:13: unknown key 'form'; did you mean 'from'?",
+            "5:31: routing must be 'broadcast' or 'rebalance', got 'all'",
+        ),
+        case(
+            HEAD + "  - map: steps:square\n    ordered: true\n  - sink: terminal_sink\n    ordered: 1\n",
+            "5:5: `ordered: true` goes with sink, not with map: put `- ordered:` before it",
+            "7:5: ordered must be true or false, got 1",
+        ),
+        case(
+            HEAD + "  - ordered:\n    parallelism: 2\n" + PRINT,
+            "5:5: ordered has one replica: leave out parallelism",
+        ),
+        case(
+            HEAD + "  - map: steps:square\n    batch: {sise: 3}\n" + PRINT,
+            "5:5: batch needs size",
+            "5:13: unknown key 'sise'; did you mean 'size'?",
+        ),
+        case(
+            "pipeline: p\nservices:\n  a: {}\n  b: steps:nothing_of_it\n  c: {service: steps:square, concurency: 1}\n"
+            "  d: {service: steps:square, concurrency: 0}\n"
+            "  e:\n    operators: [{requests: }, {batch: 3}, {respond: }]\noperators:\n  - collection: [1]\n" + PRINT,
+            "3:3: service 'a' is an import path module:Object, or a mapping with `service` or `operators`",
+            "4:3: module 'steps' has no 'nothing_of_it'",
+            "5:30: unknown key 'concurency'; did you mean 'concurrency'?",
+            "6:3: concurrency must be a whole number >= 1, got 0 (service 'd')",
+            "7:3: each request has one answer, so batch cannot stand in the pipeline of a service (operator 'batch', "
+            "{path}:8:31)",
+        ),
+        case(
+            "pipeline: p\nservices: {prices: steps:square}\noperators:\n  - collection: [1]\n  - map: steps:square\n"
+            "    contract: {services: [price]}\n" + PRINT,
+            "5:5: operator 'square' calls the service 'price', which is not registered; did you mean 'prices'? "
+            "(operator 'square')",
+        ),
+        case(
             "pipeline: p\nenvironment: {watchdog_s: -1, max_dead_letters: many}\noperators:\n  - collection: [1]\n"
             + PRINT,
             "2:15: watchdog_s should be greater than 0, got -1",
@@ -165,8 +281,9 @@ PRINT = "  - print:\n"
         ),
     ],
 )
-def test_one_error(yaml_file: YamlFile, text: str, expected: list[str]) -> None:
-    assert found(yaml_file(text)) == expected
+def test_one_error(yaml_file: YamlFile, steps: Path, text: str, expected: list[str]) -> None:
+    path = yaml_file(text)
+    assert found(path) == [each.replace("{path}", str(path)) for each in expected]
 
 
 def test_errors_of_the_compiler_have_a_place(yaml_file: YamlFile, steps: Path) -> None:
@@ -286,7 +403,7 @@ def test_the_value_of_a_variable_is_never_read_as_yaml(yaml_file: YamlFile) -> N
         "  - map: builtins:abs\n    parallelism: '${SECRET}'\n",
         "  - map: builtins:abs\n    input: '${SECRET}'\n",
         "  - sum: a\n    emit: '${SECRET}'\n",
-        "  - sum: {a: '${SECRET}'}\n",
+        "  - sum: ['${SECRET}']\n",
         "  - '${SECRET}'\n",
         "  - sink: steps:Guarded\n    config: {url: '${SECRET}'}\n",
     ],

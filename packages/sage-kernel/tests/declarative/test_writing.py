@@ -189,10 +189,13 @@ def _local() -> Callable[[int], int]:
         (lambda stream: stream.map(functools.partial(pow, 2), name="step"), "it is a functools.partial"),
         (lambda stream: stream.map(Step, {"a": object()}, name="step"), "config key 'a' has a object in it"),
         (lambda stream: stream.map(Step, {"a": (1, 2)}, name="step"), "config key 'a' has a tuple in it"),
-        (lambda stream: stream.broadcast().map(abs, name="step"), "its input is a broadcast() or rebalance()"),
         (lambda stream: stream.distinct(lambda n: n, name="step"), "it is a lambda"),
-        (lambda stream: stream.key_by(abs).sum(len, name="step"), "sum takes its value by a function"),
-        (lambda stream: stream.key_by(abs).aggregate("", max, name="step"), "its accumulator begins with ''"),
+        (lambda stream: stream.key_by(abs).sum(lambda n: n, name="step"), "it is a lambda"),
+        (lambda stream: stream.map("a".join, name="step"), "it is a method of a str instance: write a function"),
+        (lambda stream: stream.map(Step().execute, name="step"), "it is a method of a Step instance"),
+        (lambda stream: stream.key_by(abs).aggregate((), max, name="step"), "its first accumulator has a tuple in it"),
+        (lambda stream: stream.split({"a": lambda n: n}, name="step")["a"], "it is a lambda"),
+        (lambda stream: stream.connect(stream).comap(abs, lambda n: n, name="step"), "it is a lambda"),
     ],
 )  # fmt: skip
 def test_what_has_no_name_is_named_with_its_line(declare: Callable[[Any], Any], message: str) -> None:

@@ -342,6 +342,24 @@ def test_back_pressure_bounds_what_is_taken(tmp_path: Path) -> None:
     assert len(given) == 5000
 
 
+@BOTH
+def test_a_source_that_is_quiet_is_no_standstill(form: Any, tmp_path: Path) -> None:
+    """Before the first item, and with a list that waits for more."""
+
+    class Quiet(SourceFunction[int]):
+        def execute(self) -> Iterator[int]:
+            time.sleep(0.8)
+            yield 1
+            time.sleep(0.8)
+            yield 2
+
+    env = environment(tmp_path, watchdog_s=0.4)
+    out: list[int] = []
+    env.from_source(Quiet).map(form(lambda some: some), batch=Batching(size=5, max_wait_s=10.0)).sink(out.append)
+    assert finished(env).state is JobState.FINISHED
+    assert out == [1, 2]
+
+
 def test_cpu_bound_says_why_it_stays_on_a_thread() -> None:
     env = LocalEnvironment("plan")
     contract = Contract(cpu_bound=True, io=IOSpec(batching=Batching()))

@@ -9,16 +9,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from environments import environment, finished, letters
 from executions import KINDS, ExecutionKind
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
-from strategies import VALUES, Op, Pipeline, describe
 from test_semantics import check_against, expect, run, switching  # noqa: F401  # a fixture
 
 from sage.kernel.api import (
@@ -84,64 +80,6 @@ def test_each_item_leaves_once_after_its_own_rounds(
     stepped = env.from_collection([(n, 0) for n in range(1, 25)]).union(again).map(step, **facts)
     again.fill(stepped.filter(lambda pair: pair[0] > 1), max_in_flight=bound)
     assert sorted(stepped.filter(lambda pair: pair[0] == 1).collect()) == sorted((1, steps_of(n)) for n in range(1, 25))
-
-
-@st.composite
-def loops(draw: st.DrawFn) -> Pipeline:
-    """One or two loops behind each other, of any body that `strategies` knows."""
-    ops = [Op("source", items=tuple(draw(st.lists(VALUES, max_size=25))))]
-    for _ in range(draw(st.integers(1, 2))):
-        awaits = draw(st.booleans())
-        ops.append(
-            Op(
-                "loop",
-                inputs=(len(ops) - 1,),
-                branches=("",),
-                tag=draw(st.integers(0, 40)),
-                variant=draw(st.integers(0, 4)),
-                parallelism=draw(st.integers(1, 3)),
-                capacity=draw(st.one_of(st.none(), st.integers(1, 3))),
-                awaits=awaits,
-                sleeps=draw(st.booleans()),
-                concurrency=draw(st.integers(1, 5)) if awaits else 1,
-                fails=draw(st.sampled_from([0, 0, 1])),
-                retries=draw(st.integers(0, 1)),
-            )
-        )
-    ops.append(Op("sink", inputs=(len(ops) - 1,), branches=("",)))
-    return Pipeline(tuple(ops), fusion=draw(st.booleans()), queue_capacity=draw(st.sampled_from([None, 1, 2, 5])))
-
-
-RANDOM = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-
-
-@RANDOM
-@given(pipeline=loops())
-@pytest.mark.timeout(120)
-def test_random_loops_equal_the_reference(execution: ExecutionKind, switching: None, pipeline: Pipeline) -> None:  # noqa: F811
-    note(describe(pipeline))
-    check_against(expect(pipeline, execution), run(pipeline, execution))
-
-
-@settings(RANDOM, max_examples=40)
-@given(pipeline=loops(), delay_ms=st.floats(0, 6))
-@pytest.mark.timeout(120)
-def test_a_stopped_loop_works_off_what_is_inside(
-    execution_here: ExecutionKind, pipeline: Pipeline, delay_ms: float
-) -> None:
-    note(f"stopped after {delay_ms} ms\n{describe(pipeline)}")
-
-    def stop(job: Any) -> None:
-        time.sleep(delay_ms / 1000)
-        job.stop(20)
-
-    got = run(pipeline, execution_here, stop)
-    (offset,) = got.result.offsets["source0"]
-    source = pipeline.ops[0]
-    made = replace(pipeline, ops=(replace(source, items=source.items[: offset or 0]), *pipeline.ops[1:]))
-    check_against(expect(made, execution_here), got)
 
 
 def test_an_item_that_fails_in_the_loop_leaves_it_as_a_dead_letter(execution: ExecutionKind, tmp_path: Path) -> None:
@@ -392,6 +330,20 @@ def test_what_is_emitted_at_the_end_leaves_or_becomes_a_dead_letter(tmp_path: Pa
     assert (letter.operator, letter.item, letter.attempts) == ("again", "('x', 1)", 1)
     assert "after the loop had ended" in letter.error
     assert result.dead_letters == 1
+
+
+def test_a_letter_of_the_future_enters_the_loop_there(tmp_path: Path) -> None:
+    """What came back too late is given to the future again, and comes too late again."""
+    env = environment(tmp_path)
+    again = env.from_future("again")
+    names = env.from_collection(["x"]).union(again.map(lambda pair: pair[0]))
+    totals = names.key_by(lambda name: name).count(emit="final")
+    again.fill(totals.filter(lambda pair: pair[1] < 2))
+    totals.filter(lambda pair: pair[1] >= 2).sink(lambda pair: None)
+    assert finished(env).dead_letters == 1
+    with DeadLetterRetry(env, empty_state=True) as retry:
+        outcome = retry.commit(retry.submit().wait(10))
+    assert (outcome.retried, outcome.failed_again) == (1, 1)
 
 
 def test_a_stop_works_off_what_is_inside(execution: ExecutionKind, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from executions import ExecutionKind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage.kernel.api import Contract, DataStream, Execution, LocalEnvironment, PipelineError
+from sage.kernel.api import Batching, Contract, DataStream, Execution, LocalEnvironment, PipelineError
 
 
 def in_turn(streams: list[list[Any]]) -> list[Any]:
@@ -121,3 +121,12 @@ def test_more_replicas_are_refused() -> None:
     stream = env.from_collection([1])
     with pytest.raises(PipelineError, match="parallelism 2 is not possible: an interleaved stream has one order"):
         stream.interleave(stream).collect()
+
+
+@pytest.mark.parametrize("fusion", [True, False])
+def test_what_waited_for_its_turn_reaches_an_operator_on_lists(fusion: bool) -> None:
+    """The other stream ends; what waited for it goes on, also where a batched function shares the task."""
+    env = LocalEnvironment("lists", {"fusion": fusion})
+    mixed = env.from_collection([]).interleave(env.from_collection([1, 2, 3]))
+    doubled = mixed.map(lambda some: [n * 2 for n in some], batch=Batching(size=2, max_wait_s=None))
+    assert doubled.collect() == [2, 4, 6]

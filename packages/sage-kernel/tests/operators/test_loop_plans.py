@@ -20,7 +20,6 @@ from sage.kernel.api import (
     PipelineError,
 )
 from sage.kernel.compiler import render_dot, render_mermaid, render_text
-from sage.kernel.declarative import PipelineFileError, check_pipeline_file, pipeline_to_yaml
 from sage.kernel.graph import ExecutionGraph, LogicalGraph, TypeMismatchError
 from sage.kernel.packet import EndOfStream, Packet
 from sage.kernel.runtime.loops import EntranceChannel, LoopTracker
@@ -161,22 +160,14 @@ def test_a_replica_and_a_process_of_a_future_are_refused(tmp_path: Path) -> None
         env.compile()
 
 
-def test_yaml_says_that_it_has_no_loops(tmp_path: Path) -> None:
-    env = LocalEnvironment("yaml")
-    looped(env, [("a", 1)], lambda s: s.map(down)).print()
-    with pytest.raises(
-        PipelineFileError, match="operator 'again' cannot be written as YAML: YAML has no key for future"
-    ):
-        pipeline_to_yaml(env)
-    path = tmp_path / "cycle.yaml"
-    path.write_text(
-        "pipeline: cycle\noperators:\n- collection: [1]\n  name: items\n- map: builtins:abs\n  name: one\n"
-        "  input: [items, two]\n- map: builtins:abs\n  name: two\n- print: ''\n",
-        encoding="utf-8",
-    )
-    (finding,) = check_pipeline_file(path)
-    assert finding.location.endswith(":7:3")
-    assert "'two' above this one; it must stand above" in finding.message
+def test_the_pipeline_of_a_service_has_no_loop() -> None:
+    service = LocalEnvironment("service")
+    again = service.from_future("again")
+    body = service.from_requests().union(again).map(lambda n: n - 1)
+    again.fill(body.filter(lambda n: n > 0))
+    body.filter(lambda n: n <= 0).respond()
+    with pytest.raises(PipelineError, match=r"future cannot stand in the pipeline of a service .*'again'"):
+        LocalEnvironment("caller").register_service("down", service)
 
 
 def test_types_are_compared_across_the_feedback_edge() -> None:

@@ -334,6 +334,33 @@ def test_a_life_that_fails_fails_the_job(where: str, is_async: bool, tmp_path: P
         env.submit()
 
 
+@pytest.mark.parametrize("where", ["setup", "execute"])
+def test_the_watchdog_names_a_service_that_hangs(where: str, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    class Hanging(ServiceFunction[Any, Any]):
+        def setup(self) -> None:
+            if where == "setup":
+                release.wait(20)
+
+        def execute(self, request: Any) -> Any:
+            release.wait(20)
+
+    env = environment(tmp_path, watchdog_s=0.4, abort_grace_s=0.5)
+    env.register_service("s", Hanging)
+    env.from_collection([1]).map(Ask).sink(lambda item: None)
+    job = env.submit(wait=False)
+    doing = "in setup()" if where == "setup" else "working on 1 request(s)"
+    with pytest.raises(JobFailedError, match="no progress for") as caught:
+        job.wait(10)
+    release.set()
+    assert f"service s: {doing}" in str(caught.value)
+    assert "release.wait(20)" in str(caught.value)
+    deadline = time.monotonic() + 5
+    while any("service s" in thread.name for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_at_most_so_many_requests_are_worked_on_at_once(tmp_path: Path) -> None:
     now = most = 0
     lock = threading.Lock()

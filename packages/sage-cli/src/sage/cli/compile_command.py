@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sage.common.config import FILE_BYTES_MAX
 from sage.kernel.compiler import render_dot, render_mermaid, render_text
-from sage.kernel.declarative import is_yaml, load_pipeline_file
+from sage.kernel.declarative import PipelineFileError, is_yaml, load_pipeline_file
 from sage.kernel.declarative.write import pipeline_to_yaml
 from sage.kernel.graph import ExecutionGraph
 
@@ -52,9 +52,15 @@ class PipelineForm(StrEnum):
 
 
 def compile_pipeline(
-    pipeline: Path, settings: list[str], parallelism: list[str], *, form: PlanFormat, explain: bool
+    pipeline: Path,
+    settings: list[str],
+    parallelism: list[str],
+    *,
+    form: PlanFormat,
+    explain: bool,
+    calibrate: bool = False,
 ) -> ExitCode:
-    """Print the plan of a pipeline; nothing is run.
+    """Print the plan of a pipeline; nothing is run, but for the sample of `calibrate`.
 
     Raises:
         CommandError: `explain` with a diagram, which has no place for reasons.
@@ -62,7 +68,10 @@ def compile_pipeline(
     """
     if explain and form in (PlanFormat.MERMAID, PlanFormat.DOT):
         raise CommandError(f"--explain goes with --format text or json (which always has the reasons), not {form}")
-    graph = load_with_settings(pipeline, settings, parallelism).compile()
+    environment = load_with_settings(pipeline, settings, parallelism)
+    if calibrate:
+        environment.configure(calibrate=True)
+    graph = environment.compile()
     match form:
         case PlanFormat.TEXT:
             text = render_text(graph, explain=explain)
@@ -91,7 +100,14 @@ def write_pipeline(pipeline: Path, settings: list[str], parallelism: list[str]) 
     with tempfile.TemporaryDirectory(prefix="sage-") as folder:
         written = Path(folder) / f"{pipeline.stem}.yaml"
         written.write_text(text, encoding="utf-8")
-        differences = plan.diff(load_pipeline_file(written, environ={}).compile())
+        try:
+            differences = plan.diff(load_pipeline_file(written, environ={}).compile())
+        except PipelineFileError as error:
+            # Where it stands in a file that nobody will see does not matter, nor how often.
+            told = "; ".join(dict.fromkeys(finding.message for finding in error.findings))
+            raise CommandError(
+                f"{pipeline} cannot be written as YAML, because that could not be read back: {told}"
+            ) from error
     if differences:
         raise CommandError(f"{pipeline} cannot be written as YAML: read back it would be {'; '.join(differences)}")
     sys.stdout.write(text)

@@ -82,6 +82,14 @@ Parallelism = Annotated[
     list[str] | None,
     typer.Option(metavar="OPERATOR=N", help="Replicas of an operator. Repeatable.", show_default=False),
 ]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Measure first what an item costs: operators that are safe to call twice are called with at most 64 first "
+        "items of the sources, and see them once more than in the run.",
+    ),
+]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error was raised.")]
 Every = Annotated[bool, typer.Option("--all", help="Also those that have been retried.")]
 Home = Annotated[
@@ -121,6 +129,7 @@ def run(
     pipeline: Pipeline,
     settings: Settings = None,
     parallelism: Parallelism = None,
+    calibrate: Calibrate = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -147,6 +156,7 @@ def run(
         pipeline,
         settings or [],
         parallelism or [],
+        calibrate=calibrate,
         max_dead_letters=max_dead_letters,
         as_json=as_json,
         quiet=quiet,
@@ -169,6 +179,7 @@ def compile_(
     ] = None,
     settings: Settings = None,
     parallelism: Parallelism = None,
+    calibrate: Calibrate = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the compiler decided, and why.")] = False,
     form: Annotated[PlanFormat, typer.Option("--format", help="How the plan is written.")] = PlanFormat.TEXT,
     diff: Annotated[bool, typer.Option("--diff", help="Compare the plans of PIPELINE and OTHER.")] = False,
@@ -185,11 +196,13 @@ def compile_(
         raise CommandError("--diff compares two pipelines: sage compile --diff PIPELINE OTHER")
     if ((diff or to) and explain) or (diff and to):
         raise CommandError("--diff, --to and --explain do not go together")
+    if calibrate and (diff or to):
+        raise CommandError("--calibrate goes with the plan of one pipeline, not with --diff or --to")
     if other is not None:
         return compare_plans(pipeline, other, given, replicas, form=form)
     if to is not None:
         return write_pipeline(pipeline, given, replicas)
-    return compile_pipeline(pipeline, given, replicas, form=form, explain=explain)
+    return compile_pipeline(pipeline, given, replicas, form=form, explain=explain, calibrate=calibrate)
 
 
 @app.command(

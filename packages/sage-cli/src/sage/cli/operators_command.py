@@ -24,7 +24,7 @@ from .quantities import plural
 __all__ = ["list_operators", "show_operator"]
 
 _WIDTH_WITHOUT_TERMINAL = 160
-_ORDER = ("source", "map", "flatmap", "filter", "key_by", "reduce", "aggregate", "sink", "function")
+_ORDER = ("source", "map", "flatmap", "filter", "key_by", "comap", "reduce", "aggregate", "sink", "function")
 _LABEL_WIDTH = 14
 _CONTRACT_WIDTH = 24
 _TEXT_MIN = 20

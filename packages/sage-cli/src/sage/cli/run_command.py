@@ -50,6 +50,7 @@ def run_pipeline(
     settings: list[str],
     parallelism: list[str],
     *,
+    calibrate: bool = False,
     max_dead_letters: str | None = None,
     as_json: bool,
     quiet: bool,
@@ -61,6 +62,8 @@ def run_pipeline(
         JobFailedError: the job failed; summary or JSON have been written.
     """
     environment = load_with_settings(pipeline, settings, parallelism)
+    if calibrate:
+        environment.configure(calibrate=True)
     if max_dead_letters is not None:
         DeadLetterBudget.parse(max_dead_letters)
         environment.configure(max_dead_letters=max_dead_letters)

@@ -95,6 +95,10 @@ class Channel(Protocol[M]):
         """Items that wait, plus those that the reader took and has not come back from."""
 
     @property
+    def room(self) -> int:
+        """Items that could be put now."""
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
 
@@ -180,6 +184,11 @@ class LocalChannel(Generic[M]):
             return self._occupancy + self._taken
 
     @property
+    def room(self) -> int:
+        """Items that could be put now."""
+        return max(0, self._capacity - self._occupancy)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -192,9 +201,10 @@ class LocalChannel(Generic[M]):
                 raise ChannelClosedError(self._spec.name)
             count = message.size
             occupancy = self._occupancy + count
-            if occupancy > self._capacity:
+            if occupancy > self._capacity and count:
+                # Below 0 where the room has been made less than what waits.
                 count = self._capacity - self._occupancy
-                if count == 0:
+                if count <= 0:
                     return message
                 message, rest = message.split(count)
                 occupancy = self._capacity

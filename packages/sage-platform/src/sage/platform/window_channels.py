@@ -31,3 +31,8 @@ class WindowChannel(LocalChannel[M]):
     def load(self) -> int:
         """Items that wait, plus those under way."""
         return self._occupancy + self.under_way
+
+    def limit(self, items: int) -> None:
+        """Have room for fewer items than the capacity for now; what waits already stays."""
+        self._capacity = min(self._spec.capacity, items)
+        self._low_water = self._capacity // 2

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from sage.common.errors import StoreError
 from sage.common.ids import new_id
 from sage.kernel.graph import BaseTransformation, LogicalGraph, OperatorKind, PipelineError, StateKind
-from sage.kernel.operators import IterableSource
+from sage.kernel.operators import CoMapSpec, FunctionFactory, IterableSource
 from sage.kernel.runtime import DeadLetter, DeadLetterStore, JobHandle, JobResult, JobState, LetterState
 
 from .declare import declare
@@ -128,6 +128,8 @@ class DeadLetterRetry:
         self._id = new_id("retry")
         self._store = DeadLetterStore(environment.config.home)
         self._sources: dict[str, _Letters] = {}
+        # By number of a letter: which stream of an operator on two streams its item came from.
+        self._sides: dict[int, int] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -210,7 +212,11 @@ class DeadLetterRetry:
             )
         elif not letter.replayable:
             self.refused[letter.number] = "its item could not be pickled when it was set aside"
+        elif environment.graph[letter.operator].kind is OperatorKind.COMAP and letter.side is None:
+            self.refused[letter.number] = f"it does not say which stream of comap {letter.operator!r} it came from"
         else:
+            if letter.side is not None:
+                self._sides[letter.number] = letter.side
             self.waiting.setdefault(letter.operator, []).append(letter.number)
 
     # -- the graph of the retry
@@ -242,28 +248,40 @@ class DeadLetterRetry:
         inputs = [transformation.inputs[index] for index in indices]
         branches = [transformation.branch(index) for index in indices]
         routings = [transformation.routing(index) for index in indices]
-        if transformation.name in self.waiting:
-            inputs.append(self._add_source(graph, transformation))
+        sides = [transformation.options["sides"][index] for index in indices if "sides" in transformation.options]
+        for side, numbers in self._by_side(transformation).items():
+            inputs.append(self._add_source(graph, transformation, side, numbers))
             branches.append(None)
             routings.append(None)
+            sides += [] if side is None else [side]
         return replace(
             transformation,
+            options={**transformation.options, "sides": tuple(sides)} if sides else transformation.options,
             inputs=tuple(inputs),
             branches=tuple(branches) if any(branches) else (),
             routings=tuple(routings) if any(routings) else (),
         )
 
-    def _add_source(self, graph: LogicalGraph, target: BaseTransformation) -> str:
-        """A source of the letters of an operator; the name of what stands right in front of it."""
-        name = f"letters of {target.name}"
-        letters = _Letters(self._store, self.waiting[target.name], self.refused)
+    def _by_side(self, transformation: BaseTransformation) -> dict[int | None, list[int]]:
+        """The letters of an operator by the stream that their items came from; all under None where there is one."""
+        found: dict[int | None, list[int]] = {}
+        for number in self.waiting.get(transformation.name, ()):
+            side = self._sides[number] if transformation.kind is OperatorKind.COMAP else None
+            found.setdefault(side, []).append(number)
+        return found
+
+    def _add_source(
+        self, graph: LogicalGraph, target: BaseTransformation, side: int | None, numbers: Sequence[int]
+    ) -> str:
+        """A source of letters of an operator; the name of what stands right in front of it."""
+        of = target.name if side is None else f"{target.name} {('first', 'second')[side]} stream"
+        name = f"letters of {of}"
+        letters = _Letters(self._store, numbers, self.refused)
         self._sources[name] = letters
         source = declare(graph, OperatorKind.SOURCE, IterableSource(letters), name=name)
         before = source.name
         if target.keyed_input:
-            keys = declare(
-                graph, OperatorKind.KEY_BY, operators.itemgetter(0), inputs=(before,), name=f"keys of {target.name}"
-            )
+            keys = declare(graph, OperatorKind.KEY_BY, operators.itemgetter(0), inputs=(before,), name=f"keys of {of}")
             before = keys.name
         items = declare(
             graph,
@@ -271,19 +289,20 @@ class DeadLetterRetry:
             operators.itemgetter(1),
             inputs=(before,),
             keyed_input=target.keyed_input,
-            name=f"items of {target.name}",
+            name=f"items of {of}",
         )
         return items.name
 
     def _require_replayable(self, transformation: BaseTransformation) -> None:
-        if transformation.kind not in _STATELESS and len(transformation.inputs) > 1:
+        several = transformation.kind in (OperatorKind.JOIN, OperatorKind.INTERLEAVE)
+        if several and len(transformation.inputs) > 1:
             raise PipelineError(
                 f"dead letters cannot be retried through {transformation.kind} {transformation.name!r}, which takes "
                 f"different inputs: only one of them would come {transformation.where}"
             )
         state = transformation.contract.state
         keeps = (
-            transformation.kind not in _STATELESS
+            (transformation.kind not in _STATELESS and not _is_comap_of_functions(transformation))
             or transformation.options.get("shape") in ("distinct", "limit")
             or state.kind is StateKind.STATEFUL
             or state.keyed
@@ -294,3 +313,9 @@ class DeadLetterRetry:
                 f"with none and give results of the retried items alone; to do that, ask for empty state "
                 f"{transformation.where}"
             )
+
+
+def _is_comap_of_functions(transformation: BaseTransformation) -> bool:
+    """Whether it is a comap of two plain functions; a class is there to keep something of one stream for the other."""
+    factory = transformation.factory
+    return isinstance(factory, FunctionFactory) and isinstance(factory.target, CoMapSpec)

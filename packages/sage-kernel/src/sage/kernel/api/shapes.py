@@ -1,4 +1,4 @@
-"""What a stream offers beside the user's own functions: `split`, side outputs, `distinct`, `limit`, `ordered`, `sample`."""
+"""What a stream offers beside own functions: `split`, side outputs, `distinct`, `limit`, `ordered`, `sample`."""
 
 from __future__ import annotations
 

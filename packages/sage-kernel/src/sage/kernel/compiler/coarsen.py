@@ -1,27 +1,21 @@
 """Pass 5: no task for work that is smaller than handing it over (paper, 5.10: overhead-dominated plans are rejected
 when they are compiled).
 
-It acts only on what a contract says of an operator's cost (`io.item_cost_s`): an operator without it is left as it is.
+It acts only on costs that are known (`io.item_cost_s` of the contract, or measured): other operators are left as they
+are. What was asked for is kept here, and refused by `costs.refuse` when it is known with whom it shares a task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Final
 
 from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, StateKind
 
+from .costs import HAND_OVER_S, KnownCost, known_cost, shown
 from .plan import Plan
 
-__all__ = ["HAND_OVER_S", "coarsen"]
-
-HAND_OVER_S: Final[Mapping[Execution, float]] = MappingProxyType(
-    {Execution.THREAD: 0.1e-6, Execution.ASYNC: 0.5e-6, Execution.PROCESS: 1e-6}
-)
-"""Processor time per item that a task of its own costs this process, in packets under load; as `python -m
-benchmark.handover` prints it, rounded up to one digit."""
+__all__ = ["coarsen"]
 
 _DIVISIBLE = frozenset({OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.FLATMAP})
 """Kinds whose replicas do what one of them does, where they keep no state."""
@@ -40,24 +34,26 @@ def coarsen(plan: Plan) -> Plan:
         ['thread instead of process: an item takes 0.2 us (io.item_cost_s), handing it to a task of its own (process)
         1 us']
     """
+    if plan.options.coarsen is False:
+        return plan
     execution, parallelism = dict(plan.execution), dict(plan.parallelism)
     lines: list[tuple[str, str]] = []
     for operator in plan.operators:
-        name, cost = operator.name, operator.contract.io.item_cost_s
+        name, cost = operator.name, known_cost(plan, operator)
         if operator.kind is OperatorKind.KEY_BY:
             # Keys are computed where the items are, so that those of a key stay in order.
             before = {parallelism[upstream] for upstream in operator.inputs}
             parallelism[name] = before.pop() if len(before) == 1 else 1
         if operator.kind in (OperatorKind.SOURCE, OperatorKind.KEY_BY):
             continue
-        if cost is not None and execution[name] is Execution.PROCESS and cost < HAND_OVER_S[Execution.PROCESS]:
+        if cost is not None and execution[name] is Execution.PROCESS and cost.below(HAND_OVER_S[Execution.PROCESS]):
             why = _cheaper(cost, Execution.PROCESS)
             if operator.contract.execution is Execution.AUTO:
                 execution[name] = Execution.THREAD
                 lines.append((name, f"thread instead of process: {why}"))
             else:
                 lines.append((name, f"a process does not pay, it is kept because the contract asks for it: {why}"))
-        if cost is not None and execution[name] is Execution.ASYNC and cost < HAND_OVER_S[Execution.ASYNC]:
+        if cost is not None and execution[name] is Execution.ASYNC and cost.below(HAND_OVER_S[Execution.ASYNC]):
             lines.append(
                 (name, f"async does not pay, a plain function would be fused: {_cheaper(cost, Execution.ASYNC)}")
             )
@@ -69,14 +65,14 @@ def coarsen(plan: Plan) -> Plan:
 def _replicas(
     plan: Plan,
     operator: BaseTransformation,
-    cost: float | None,
+    cost: KnownCost | None,
     execution: Mapping[str, Execution],
     parallelism: dict[str, int],
 ) -> list[tuple[str, str]]:
     """Take replicas back in `parallelism`, or say why they do not pay."""
     name, replicas, vehicle = operator.name, parallelism[operator.name], execution[operator.name]
     hand_over = HAND_OVER_S[vehicle]
-    if cost is not None and cost < hand_over:
+    if cost is not None and cost.below(hand_over):
         kept = _why_kept(plan, operator)
         why = _cheaper(cost, vehicle)
         if kept:
@@ -86,11 +82,11 @@ def _replicas(
             parallelism[name] = parallelism[upstream]
             return [(name, f"{parallelism[name]} replica(s) instead of {replicas}, as {upstream!r} has: {why}")]
         return []
-    if cost is not None and vehicle is Execution.PROCESS and replicas > cost / hand_over:
-        fed = max(1, int(cost / hand_over))
+    if cost is not None and vehicle is Execution.PROCESS and replicas > cost.seconds / hand_over:
+        fed = max(1, int(cost.seconds / hand_over))
         text = (
-            f"{replicas} processes cannot be kept busy: an item takes {_shown(cost)} there and {_shown(hand_over)} here "
-            f"to hand it over, so {fed} can be"
+            f"{replicas} processes cannot be kept busy: an item takes {shown(cost.seconds)} there and "
+            f"{shown(hand_over)} here to hand it over, so {fed} can be"
         )
         return [(name, text)]
     if vehicle is Execution.THREAD and operator.contract.cpu_bound:
@@ -113,12 +109,5 @@ def _why_kept(plan: Plan, operator: BaseTransformation) -> str:
     return ""
 
 
-def _cheaper(cost: float, vehicle: Execution) -> str:
-    return (
-        f"an item takes {_shown(cost)} (io.item_cost_s), handing it to a task of its own ({vehicle}) "
-        f"{_shown(HAND_OVER_S[vehicle])}"
-    )
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds * 1e6:.3g} us"
+def _cheaper(cost: KnownCost, vehicle: Execution) -> str:
+    return f"an item takes {cost}, handing it to a task of its own ({vehicle}) {shown(HAND_OVER_S[vehicle])}"

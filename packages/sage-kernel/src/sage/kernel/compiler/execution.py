@@ -8,17 +8,26 @@ from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, Pipel
 from sage.kernel.operators import Function, FunctionFactory
 from sage.kernel.operators.process_code import explain_code
 
-from .plan import Plan
+from .costs import HAND_OVER_S, shown
+from .plan import Measurement, Plan
 
 __all__ = ["DEFAULT_CONCURRENCY", "choose_execution"]
 
 DEFAULT_CONCURRENCY = 64
 """Items in flight at once in one `async` replica, where the contract does not say."""
 
+_COMPUTES = 0.8
+"""Share of its time from which on an operator counts as computing."""
+_WAITS = 0.5
+"""Share below which it counts as waiting."""
+_PROCESS_PAYS_S = 20 * HAND_OVER_S[Execution.PROCESS]
+"""Computing per item from which on a measured operator gets a process: well above the hand-over, whatever its items
+are."""
+
 
 def choose_execution(plan: Plan) -> Plan:
-    """ASYNC for coroutine functions, PROCESS for `cpu_bound` plain ones, THREAD for the others, unless the contract
-    says otherwise.
+    """ASYNC for coroutine functions, PROCESS for plain ones that are `cpu_bound` or were measured to compute in Python,
+    THREAD for the others, unless the contract says otherwise.
 
     Raises:
         PipelineError: a time limit on an operator that nothing can interrupt.
@@ -27,12 +36,15 @@ def choose_execution(plan: Plan) -> Plan:
     lines: list[tuple[str, str]] = []
     for operator in plan.operators:
         asked = operator.contract.execution
+        measured = plan.options.measured.get(operator.name)
         if asked is not Execution.AUTO:
             chosen[operator.name], why = asked, "declared by the contract"
         elif operator.factory.is_async:
             chosen[operator.name], why = Execution.ASYNC, "it is a coroutine function"
         elif operator.contract.cpu_bound:
             chosen[operator.name], why = _cpu_bound(operator)
+        elif measured is not None and measured.items:
+            chosen[operator.name], why = _as_measured(operator, measured)
         else:
             chosen[operator.name], why = Execution.THREAD, "it is a plain function"
         if chosen[operator.name] is not Execution.ASYNC and operator.contract.io.timeout_s is not None:
@@ -42,15 +54,37 @@ def choose_execution(plan: Plan) -> Plan:
             )
         if operator.contract.cpu_bound and chosen[operator.name] is Execution.ASYNC:
             why += "; cpu_bound: pure-Python work holds up the event loop, a plain function would get a process"
+        elif measured is not None and chosen[operator.name] is Execution.ASYNC and _computes(measured):
+            why += f"; {_told(measured)}: that holds up the event loop, a plain function would get a process"
         if chosen[operator.name] is Execution.PROCESS and _is_instance(operator):
             why += "; the instance itself stays as it is, each process has a copy"
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
     return replace(plan, execution=chosen).noted("execution", *lines)
 
 
-def _cpu_bound(operator: BaseTransformation) -> tuple[Execution, str]:
+def _as_measured(operator: BaseTransformation, measured: Measurement) -> tuple[Execution, str]:
+    """The vehicle of a plain function of which nothing is declared."""
+    told = _told(measured)
+    if measured.cpu_share < _WAITS:
+        return Execution.THREAD, f"{told}: it waits, so replicas on threads (parallelism=) or an async function help"
+    if not _computes(measured):
+        return Execution.THREAD, told
+    if measured.releases_lock:
+        return Execution.THREAD, f"{told}, and releases the interpreter lock: threads compute side by side there"
+    return _cpu_bound(operator, told)
+
+
+def _computes(measured: Measurement) -> bool:
+    return measured.items > 0 and measured.cpu_share >= _COMPUTES and measured.cpu_s >= _PROCESS_PAYS_S
+
+
+def _told(measured: Measurement) -> str:
+    return f"measured, it takes {shown(measured.wall_s)} per item and computes {measured.cpu_share:.0%} of that"
+
+
+def _cpu_bound(operator: BaseTransformation, found: str = "it is cpu_bound") -> tuple[Execution, str]:
     """A process where that is possible, else a thread, with the reason."""
-    on_thread = "it is cpu_bound and runs on a thread, where pure-Python work shares one interpreter lock: "
+    on_thread = f"{found} and runs on a thread, where pure-Python work shares one interpreter lock: "
     if operator.contract.services:
         return Execution.THREAD, on_thread + "it calls services, which are in this process"
     if operator.contract.io.batching is not None:
@@ -62,7 +96,7 @@ def _cpu_bound(operator: BaseTransformation) -> tuple[Execution, str]:
     reason = explain_code(operator.factory)
     if reason:
         return Execution.THREAD, on_thread + f"it cannot be sent to a process, {reason}"
-    return Execution.PROCESS, "it is cpu_bound: pure-Python work shares no interpreter lock there"
+    return Execution.PROCESS, f"{found}: pure-Python work shares no interpreter lock there"
 
 
 def _is_instance(operator: BaseTransformation) -> bool:

@@ -67,6 +67,8 @@ def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
         return "it takes rows in any order"
     if len(operator.inputs) > 1:
         return "it has several inputs"
+    if "sides" in operator.options:
+        return "its items come with the stream that they are of"
     upstream = plan.graph[operator.inputs[0]]
     if upstream.kind is OperatorKind.FUTURE:
         return f"it takes what comes back to {upstream.name!r}"

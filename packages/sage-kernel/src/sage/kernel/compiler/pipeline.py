@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sage.kernel.graph import ExecutionGraph, LogicalGraph
 
 from .coarsen import coarsen
+from .costs import refuse, tell_measured
 from .execution import choose_execution
 from .fuse import fuse
 from .loops import check_loops
@@ -26,10 +27,12 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
     validate,
     check_types,
     choose_parallelism,
+    tell_measured,
     choose_execution,
     coarsen,
     plan_order,
     fuse,
+    refuse,
     replicate,
     wire,
     place,

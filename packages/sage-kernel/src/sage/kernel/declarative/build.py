@@ -7,33 +7,28 @@ that cannot be declared does not hide what is wrong with the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from sage.common.errors import SageError
-from sage.kernel.api import DataStream, EnvironmentConfig, KeyedStream, LocalEnvironment, PipelineError
+from sage.kernel.api import EnvironmentConfig, LocalEnvironment, PipelineError
 from sage.kernel.api.declare import declared_at
 from sage.kernel.api.loading import apply_settings
-from sage.kernel.graph import Contract
-from sage.kernel.operators import Function
 
+from .declaring import OperatorsBuilder, without_place
 from .document import KeyPath, PipelineDocument
 from .findings import Finding, PipelineFileError, explain_validation, hint
 from .registry import OperatorRegistry
-from .specification import FOLDS, SHAPES, SHORT_FORMS, OperatorSpec, read_operators
+from .specification import OperatorSpec, read_operators
+from .targets import Targets
 
-__all__ = ["check_pipeline_file", "contract_adapter", "load_pipeline_file"]
+__all__ = ["check_pipeline_file", "load_pipeline_file"]
 
-
-@cache
-def contract_adapter() -> TypeAdapter[Contract]:
-    """What checks a contract that is given as a mapping."""
-    return TypeAdapter(Contract)
+_SERVICE_KEYS: Final = ("service", "config", "concurrency")
+_PIPELINE_KEYS: Final = ("pipeline", "environment", "services", "operators", "concurrency")
 
 
 def load_pipeline_file(
@@ -100,276 +95,123 @@ def _scrubbed(error: SageError, document: PipelineDocument) -> SageError:
 
 
 class _Builder:
-    """Declares the operators of one document."""
+    """Declares the pipeline of one document, and those of its services."""
 
     def __init__(self, document: PipelineDocument, registry: OperatorRegistry) -> None:
         self.document = document
-        self._registry = registry
-        # By name of the operator; None where it could not be declared, which its consumers are not blamed for.
-        self._streams: dict[str, DataStream | None] = {}
-        self._specs: dict[str, OperatorSpec] = {}
-        self._taken: set[str] = set()
+        self._targets = Targets(document, registry)
+        self._specs: list[OperatorSpec] = []
 
     def build(self) -> LocalEnvironment | None:
         """The environment; None where not even that could be made. What is wrong is in the document."""
-        environment = self._environment()
-        specs = read_operators(self.document)
         _let_import_from(self.document.path.parent)
-        later = [spec.name for spec in specs if spec.name is not None]
-        known = {spec.index for spec in specs}
-        before: str | None = None
-        for spec in specs:
-            if spec.index and spec.index - 1 not in known:
-                before = None
-            before = self._declare(environment or LocalEnvironment("unnamed"), spec, before, known, later)
-        if not self.document.findings:
-            self._report_loose_ends()
-        return environment
-
-    def _environment(self) -> LocalEnvironment | None:
-        document = self.document
-        name = document.values.get("pipeline")
+        name = self.document.values.get("pipeline")
         if not isinstance(name, str) or not name.strip():
             found = "nothing" if name is None else repr(name)
-            document.report(("pipeline",), f"a pipeline file begins with `pipeline: NAME`, got {found}")
+            self.document.report(("pipeline",), f"a pipeline file begins with `pipeline: NAME`, got {found}")
             name = "unnamed"
-        given = document.values.get("environment") or {}
+        return self._pipeline((), self.document.values, name)
+
+    def _pipeline(self, base: KeyPath, values: Mapping[str, Any], name: str) -> LocalEnvironment | None:
+        """The pipeline that stands at `base`."""
+        environment = self._environment(base, values, name)
+        specs = read_operators(self.document, (*base, "operators"), values.get("operators"))
+        env = environment or LocalEnvironment("unnamed")
+        self._services(base, values.get("services"), env)
+        self._specs += specs
+        OperatorsBuilder(self.document, self._targets, env, specs, _unread(values.get("operators"), specs)).build()
+        return environment
+
+    def _environment(self, base: KeyPath, values: Mapping[str, Any], name: str) -> LocalEnvironment | None:
+        document = self.document
+        given = values.get("environment") or {}
         if not isinstance(given, dict):
-            document.report(("environment",), f"environment must be a mapping of settings, got {given!r}")
+            document.report((*base, "environment"), f"environment must be a mapping of settings, got {given!r}")
             return None
         try:
             config = EnvironmentConfig.model_validate(given)
         except ValidationError as error:
             for path, message in explain_validation(error, given, EnvironmentConfig):
-                document.report(("environment", *path), message)
+                document.report((*base, "environment", *path), message)
             return None
         return LocalEnvironment(name, config)
 
-    # -- one operator
+    # -- services
 
-    def _declare(
-        self, env: LocalEnvironment, spec: OperatorSpec, before: str | None, known: set[int], later: list[str]
-    ) -> str | None:
-        """Declare one operator; its name, which the next one may take as its input."""
-        name = self._name(spec)
-        inputs = self._inputs(spec, before, known, later)
-        target, config, config_path = self._target(spec)
-        contract = self._contract(spec, target)
-        self._specs[name] = spec
-        self._streams[name] = None
-        failed = len(self.document.findings)
-        if target is not None and config is not None and self._config_fits(target, config, config_path):
-            streams = [self._streams.get(each) for each in inputs or ()]
-            complete = [stream for stream in streams if stream is not None]
-            if spec.is_source or (complete and len(complete) == len(streams)):
-                self._call(env, spec, name, complete, target, config, contract)
-        if len(self.document.findings) > failed:
-            self._streams[name] = None
-        return name
+    def _services(self, base: KeyPath, given: Any, env: LocalEnvironment) -> None:
+        if given is None:
+            return
+        path: KeyPath = (*base, "services")
+        if not isinstance(given, dict):
+            self.document.report(path, f"services must be a mapping of names to services, got {given!r}")
+            return
+        for name, service in given.items():
+            self._service((*path, name), name, {"service": service} if isinstance(service, str) else service, env)
 
-    def _name(self, spec: OperatorSpec) -> str:
-        if spec.name is not None:
-            if spec.name in self._taken:
-                first = self._specs.get(spec.name)
-                where = f"; the first is in line {first.location.line}" if first is not None else ""
-                self.document.report(
-                    spec.path("name"), f"names of operators must be unique, got {spec.name!r} twice{where}"
-                )
-            self._taken.add(spec.name)
-            return spec.name
-        base = spec.what.rpartition(":")[2] if isinstance(spec.what, str) and spec.kind not in (*FOLDS, "print") else ""
-        base = base.replace(".", "_") or spec.kind
-        name, number = base, 2
-        while name in self._taken:
-            name, number = f"{base}-{number}", number + 1
-        self._taken.add(name)
-        return name
-
-    def _inputs(
-        self, spec: OperatorSpec, before: str | None, known: set[int], later: list[str]
-    ) -> tuple[str, ...] | None:
-        """Names of its inputs, those that are there; None where that is not known."""
-        if spec.is_source:
-            return ()
-        if spec.inputs is None:
-            if before is None:
-                if not spec.index:
-                    self.document.report(spec.path(), f"the first operator must be a source, got {spec.kind}")
-                return None
-            if self._specs[before].is_sink:
-                self.document.report(
-                    spec.path(), f"nothing comes out of the sink {before!r} before it: say `input: NAME`"
-                )
-                return None
-            return (before,)
-        for given in spec.inputs:
-            if given not in self._specs:
-                after = "; it must stand above" if given in later else hint(given, self._specs)
-                self.document.report(spec.path("input"), f"there is no operator {given!r} above this one{after}")
-            elif self._specs[given].is_sink:
-                self.document.report(spec.path("input"), f"{given!r} is a sink: nothing comes out of it")
-        return spec.inputs
-
-    def _target(self, spec: OperatorSpec) -> tuple[Any, dict[str, Any] | None, KeyPath]:
-        """What the DSL gets as the operator, its config, and where the config stands; None where that failed."""
-        path = spec.path(spec.kind)
-        if spec.kind in ("collection", "print", *FOLDS):
-            return spec.kind, {}, path
+    def _service(self, path: KeyPath, name: str, given: Any, env: LocalEnvironment) -> None:
+        document, failed = self.document, len(self.document.findings)
+        if not isinstance(given, dict) or ("service" in given) is ("operators" in given):
+            document.report(
+                path, f"service {name!r} is an import path module:Object, or a mapping with `service` or `operators`"
+            )
+            return
+        keys = _SERVICE_KEYS if "service" in given else _PIPELINE_KEYS
+        for key in given:
+            if key not in keys:
+                document.report((*path, key), f"unknown key {key!r}{hint(key, keys)}")
+        target, config = self._service_target(path, name, given)
+        if target is None or len(document.findings) > failed:
+            return
+        concurrency = given.get("concurrency")
+        if isinstance(concurrency, str) and concurrency.strip().isdecimal():  # out of a variable
+            concurrency = int(concurrency)
+        place = document.at(*path)
+        token = declared_at.set(place)
         try:
-            if spec.kind in SHAPES:
-                resolved = {
-                    key: self._registry.resolve(value) if SHAPES[spec.kind][key] == "path" else value
-                    for key, value in spec.what.items()
-                }
-                return resolved, {}, path
-            if isinstance(spec.what, dict) and spec.kind in SHORT_FORMS:
-                return self._registry.resolve(SHORT_FORMS[spec.kind]), dict(spec.what), path
-            if isinstance(spec.what, dict):
-                return {part: self._part(part, value) for part, value in spec.what.items()}, {}, path
-            return self._registry.resolve(spec.what), dict(spec.config or {}), spec.path("config")
-        except PipelineError as error:
-            self.document.report(path, str(error))
-            return None, None, path
-
-    def _part(self, part: str, value: Any) -> Any:
-        """A part of an aggregate: an import path, or the first value of the accumulator."""
-        if isinstance(value, str):
-            return self._registry.resolve(value)
-        if part == "create" and isinstance(value, (int, float)):
-            return value
-        raise PipelineError(f"{part} must be an import path such as builtins:list, got {value!r}")
-
-    def _config_fits(self, target: Any, config: dict[str, Any], path: KeyPath) -> bool:
-        model = target.Config if isinstance(target, type) and issubclass(target, Function) else None
-        if model is None:
-            return True
-        try:
-            model.model_validate(config)
-        except ValidationError as error:
-            for below, message in explain_validation(error, config, model):
-                self.document.report((*path, *below), message)
-            return False
-        except Exception as error:  # a validator is an operator's own code and may raise anything
-            self.document.report(path, f"{type(error).__name__}: {error}")
-            return False
-        return True
-
-    def _contract(self, spec: OperatorSpec, target: Any) -> Contract | None:
-        """What the file says over what the operator declares; None where the file says nothing."""
-        if not spec.contract:
-            return None
-        base = target.contract if isinstance(target, type) and issubclass(target, Function) else Contract()
-        merged = _merged(asdict(base), spec.contract)
-        try:
-            return contract_adapter().validate_python(merged, extra="forbid")
-        except ValidationError as error:
-            for path, message in explain_validation(error, merged, Contract):
-                self.document.report(spec.path("contract", *path), message)
-            return None
-
-    def _call(
-        self,
-        env: LocalEnvironment,
-        spec: OperatorSpec,
-        name: str,
-        inputs: list[DataStream],
-        target: Any,
-        config: dict[str, Any],
-        contract: Contract | None,
-    ) -> None:
-        token = declared_at.set(spec.location)
-        try:
-            stream = inputs[0].union(*inputs[1:]) if len(inputs) > 1 else inputs[0] if inputs else None
-            made = _add(env, stream, spec, target, config, {"name": name, "contract": contract})
+            env.register_service(name, target, config, concurrency=concurrency)
         except SageError as error:
-            self.report_error(spec.path(spec.kind), error)
-        else:
-            self._streams[name] = made
+            document.report(path, without_place(str(error), place))
         finally:
             declared_at.reset(token)
+
+    def _service_target(self, path: KeyPath, name: str, given: Mapping[str, Any]) -> tuple[Any, Any]:
+        """What `register_service` gets: a class with its config, a function, or the environment of a pipeline."""
+        if "operators" in given:
+            own = given.get("pipeline", name)
+            if not isinstance(own, str) or not own.strip():
+                self.document.report((*path, "pipeline"), f"pipeline must be a name, got {own!r}")
+                own = name
+            return self._pipeline(path, given, own), None
+        reference, config = given["service"], given.get("config")
+        if not isinstance(reference, str):
+            self.document.report((*path, "service"), f"service must be an import path module:Object, got {reference!r}")
+            return None, None
+        if config is not None and not isinstance(config, dict):
+            self.document.report((*path, "config"), f"config must be a mapping of names to values, got {config!r}")
+            return None, None
+        target = self._targets.named(reference, (*path, "service"))
+        if target is not None and not self._targets.config_fits(target, config or {}, (*path, "config")):
+            return None, None
+        return target, config
 
     # -- findings
 
     def report_error(self, path: KeyPath, error: SageError) -> None:
-        """Report an error of the DSL or the compiler at the operator whose place it names."""
+        """Report an error of the compiler at the operator whose place it names."""
         message = str(error)
-        for spec in self._specs.values():
-            place = str(spec.location)
-            if f", {place})" in message or f"({place})" in message:
-                path = spec.path(spec.kind)
-                message = message.replace(f" ({place})", "").replace(f", {place})", ")")
+        for spec in self._specs:
+            told = without_place(message, spec.location)
+            if told != message:
+                path, message = spec.path(spec.kind), told
                 break
         self.document.report(path, message)
 
-    def _report_loose_ends(self) -> None:
-        names, specs = list(self._specs), list(self._specs.values())
-        taken = {name for spec in specs for name in spec.inputs or ()}
-        taken.update(
-            before for before, spec in zip(names, specs[1:], strict=False) if spec.inputs is None and not spec.is_source
-        )
-        for name, spec in self._specs.items():
-            if not spec.is_sink and name not in taken:
-                self.document.report(
-                    spec.path(), f"the stream of {name!r} goes nowhere: put a sink behind it, or take it with `input:`"
-                )
 
-
-def _add(
-    env: LocalEnvironment, stream: Any, spec: OperatorSpec, target: Any, config: dict[str, Any], facts: dict[str, Any]
-) -> DataStream | None:
-    """Call the DSL; the stream behind the operator, None behind a sink."""
-    facts["parallelism"] = spec.parallelism
-    is_class = isinstance(target, type) and issubclass(target, Function)
-    given = config if is_class or config else None
-    emit = {"emit": spec.emit or "each"}
-    match spec.kind:
-        case "source":
-            return env.from_source(target, given, **facts)
-        case "collection":
-            return env.from_collection(tuple(spec.what), **facts)
-        case "print":
-            del facts["contract"]
-            if facts.pop("parallelism") is not None:
-                raise PipelineError("print has one replica: use sink: terminal_sink for more")
-            stream.print(spec.what or "", **facts)
-            return None
-        case "sink":
-            stream.sink(target, given, **facts)
-            return None
-    if spec.kind in (*FOLDS, "reduce", "aggregate") and not isinstance(stream, KeyedStream):
-        raise PipelineError(f"{spec.kind} works on items with a key: put key_by before it")
-    if spec.kind in SHAPES:
-        return _add_shape(stream, spec, target, facts)
-    if spec.kind in FOLDS:
-        arguments = {} if spec.kind == "count" else {"field": spec.what}
-        made: DataStream = getattr(stream, spec.kind)(**arguments, **emit, **facts)
-    elif spec.kind == "aggregate" and isinstance(target, dict):
-        made = stream.aggregate(target["create"], target["add"], target.get("result"), **emit, **facts)
-    elif spec.kind == "aggregate":
-        made = stream.aggregate(target, config=given, **emit, **facts)
-    elif spec.kind == "reduce":
-        made = stream.reduce(target, given, **emit, **facts)
-    else:
-        made = getattr(stream, spec.kind)(target, given, **facts)
-    return made
-
-
-def _add_shape(stream: DataStream, spec: OperatorSpec, arguments: dict[str, Any], facts: dict[str, Any]) -> DataStream:
-    for needed in {"limit": ("items",), "batch": ("size",)}.get(spec.kind, ()):
-        if needed not in arguments:
-            raise PipelineError(f"{spec.kind} needs {needed}")
-    if spec.kind == "limit" and facts.pop("parallelism") not in (None, 1):
-        raise PipelineError("limit counts all items, so it has one replica: leave out parallelism")
-    made: DataStream = getattr(stream, spec.kind)(**arguments, **facts)
-    return made
-
-
-def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in given.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
-    return merged
+def _unread(given: Any, specs: Sequence[OperatorSpec]) -> frozenset[str]:
+    """Names of operators that are in the list, but too wrong to be read: who takes their outputs is not blamed."""
+    entries = given if isinstance(given, list) else []
+    names = {entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
+    return frozenset(names - {spec.name for spec in specs})
 
 
 def _let_import_from(folder: Path) -> None:

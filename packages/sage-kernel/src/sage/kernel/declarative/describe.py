@@ -103,6 +103,8 @@ def example_of(operator: RegisteredOperator) -> str:
                 config.setdefault(name, info.default)
         if config:
             entry["config"] = config
+    if operator.kind is OperatorKind.COMAP:
+        entry["input"] = ["first_stream", "second_stream"]
     return to_yaml([entry])
 
 

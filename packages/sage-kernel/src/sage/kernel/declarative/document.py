@@ -16,7 +16,7 @@ from .substitution import MissingVariableError, Substitution
 
 __all__ = ["TOP_KEYS", "PipelineDocument", "is_yaml"]
 
-TOP_KEYS = ("pipeline", "environment", "parameters", "operators")
+TOP_KEYS = ("pipeline", "environment", "parameters", "services", "operators")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SUFFIXES = (".yaml", ".yml")
 

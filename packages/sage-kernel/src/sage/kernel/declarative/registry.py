@@ -24,6 +24,7 @@ from sage.kernel.api.local_environment import PipelineCaptured, capture_submit
 from sage.kernel.graph import OperatorKind
 from sage.kernel.operators import (
     AggregateFunction,
+    CoMapFunction,
     FilterFunction,
     FlatMapFunction,
     Function,
@@ -47,6 +48,7 @@ _KINDS: Final[tuple[tuple[type[Function], OperatorKind], ...]] = (
     (KeyByFunction, OperatorKind.KEY_BY),
     (ReduceFunction, OperatorKind.REDUCE),
     (AggregateFunction, OperatorKind.AGGREGATE),
+    (CoMapFunction, OperatorKind.COMAP),
     (SinkFunction, OperatorKind.SINK),
 )
 

@@ -11,10 +11,11 @@ from pydantic_core import core_schema
 
 from sage.kernel.api import EnvironmentConfig
 
-from .build import contract_adapter
+from .declaring import contract_adapter
 from .describe import config_model, summary_of
+from .inputs import ROUTINGS
+from .kinds import ARGUMENTS, FOLDS, KINDS, PARTS, REQUIRED, SHORT_FORMS
 from .registry import OperatorRegistry, RegisteredOperator
-from .specification import FOLDS, KINDS, SHAPES, SHORT_FORMS
 
 __all__ = ["config_schema", "pipeline_schema"]
 
@@ -25,7 +26,11 @@ _IMPORT_PATH = {
     "description": "import path module:Object",
 }
 _VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "${NAME} or ${NAME:-default}"}
+_FUNCTION = {"type": "string", "minLength": 1, "description": "registered name or import path module:Object"}
 _FUNCTION_KINDS = ("source", "map", "flatmap", "filter", "key_by", "reduce", "aggregate", "sink")
+_NAME = {"type": "string", "pattern": r"^\w[\w .:-]*$"}
+_NUMBER = {"anyOf": [{"type": ["number", "null"]}, _VARIABLE]}
+_WHOLE = {"anyOf": [{"type": "integer", "minimum": 1}, _VARIABLE]}
 
 
 class _Generator(GenerateJsonSchema):
@@ -41,7 +46,7 @@ def pipeline_schema(registry: OperatorRegistry | None = None) -> dict[str, Any]:
     Example:
         >>> schema = pipeline_schema(OperatorRegistry([]))
         >>> schema["required"], sorted(schema["properties"])
-        (['pipeline', 'operators'], ['environment', 'operators', 'parameters', 'pipeline'])
+        (['pipeline', 'operators'], ['environment', 'operators', 'parameters', 'pipeline', 'services'])
     """
     operators = [found for found in (registry or OperatorRegistry()).operators() if not found.error]
     definitions: dict[str, Any] = {"contract": _contract(), "environment": _schema_of(EnvironmentConfig)}
@@ -57,22 +62,62 @@ def pipeline_schema(registry: OperatorRegistry | None = None) -> dict[str, Any]:
             "pipeline": {"type": "string", "minLength": 1, "description": "the name of the pipeline"},
             "environment": {"$ref": "#/$defs/environment"},
             "parameters": {"type": "object", "description": "names with default values; `--set name=value` beats them"},
-            "operators": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/operator"}},
+            "services": {"$ref": "#/$defs/services"},
+            "operators": {"$ref": "#/$defs/operators"},
         },
-        "$defs": {"operator": _operator(operators), **definitions},
+        "$defs": {"operator": _operator(operators), **_shared(), **definitions},
+    }
+
+
+def _shared() -> dict[str, Any]:
+    """What more than one place refers to."""
+    ref = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "from": {"type": "string", "description": "an operator above; without it, the one right above"},
+            "branch": {"type": "string", "description": "a branch of a split, or a side output"},
+            "routing": {"enum": list(ROUTINGS), "description": "each item to all replicas, or to them in turn"},
+        },
+    }
+    texts: list[dict[str, Any]] = [{"type": "string", "description": "operator, or operator/branch"}, ref]
+    stream = {"anyOf": [*texts, {"type": "array", "items": {"anyOf": texts}, "minItems": 1}]}
+    pipeline = {
+        "pipeline": {"type": "string", "minLength": 1},
+        "environment": {"$ref": "#/$defs/environment"},
+        "services": {"$ref": "#/$defs/services"},
+        "operators": {"$ref": "#/$defs/operators"},
+        "concurrency": _WHOLE,
+    }
+    named = {"service": {"type": "string"}, "config": {"type": "object"}, "concurrency": _WHOLE}
+    service = {
+        "anyOf": [
+            _IMPORT_PATH,
+            {"type": "object", "properties": named, "required": ["service"], "additionalProperties": False},
+            {"type": "object", "properties": pipeline, "required": ["operators"], "additionalProperties": False},
+        ]
+    }
+    return {
+        "operators": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/operator"}},
+        "services": {
+            "type": "object",
+            "additionalProperties": service,
+            "description": "what operators call by name: a function, a class, or a pipeline from requests to respond",
+        },
+        "input": {
+            "anyOf": [stream, {"type": "array", "items": stream, "minItems": 2}],
+            "description": "operators whose outputs it takes; without it, the one above",
+        },
     }
 
 
 def _operator(operators: list[RegisteredOperator]) -> dict[str, Any]:
     properties: dict[str, Any] = {kind: _what(kind, operators) for kind in KINDS}
     properties.update(
-        name={"type": "string", "pattern": r"^\w[\w .:-]*$", "description": "unique in the pipeline"},
-        input={
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
-            "description": "operators whose outputs it takes; without it, the one above",
-        },
+        name={**_NAME, "description": "unique in the pipeline"},
+        input={"$ref": "#/$defs/input"},
         config={"type": "object"},
-        parallelism={"anyOf": [{"type": "integer", "minimum": 1}, _VARIABLE], "description": "replicas"},
+        parallelism={**_WHOLE, "description": "replicas"},
         contract={"$ref": "#/$defs/contract"},
         emit={"enum": ["each", "final"], "description": "after each item, or once per key at the end of the stream"},
     )
@@ -80,7 +125,7 @@ def _operator(operators: list[RegisteredOperator]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "oneOf": [{"required": [kind]} for kind in KINDS],
+        "oneOf": [_is_of(kind) for kind in KINDS],
         "allOf": [
             {
                 "if": {"required": [kind], "properties": {kind: {"const": found.name}}},
@@ -90,6 +135,13 @@ def _operator(operators: list[RegisteredOperator]) -> dict[str, Any]:
             for kind in _kinds(found)
         ],
     }
+
+
+def _is_of(kind: str) -> dict[str, Any]:
+    # Beside a map `batch` is no operator of its own, nor is `ordered` beside a sink.
+    owner = {"batch": "map", "ordered": "sink"}.get(kind)
+    alone = {} if owner is None else {"not": {"required": [owner]}}
+    return {"required": [kind], **alone}
 
 
 def _kinds(found: RegisteredOperator) -> tuple[str, ...]:
@@ -104,10 +156,11 @@ def _what(kind: str, operators: list[RegisteredOperator]) -> dict[str, Any]:
         return {"type": ["string", "null"], "description": "text before each item"}
     if kind == "count":
         return {"type": "null"}
-    if kind in SHAPES:
-        return _shape(kind)
+    if kind in ARGUMENTS:
+        return _arguments(kind)
     if kind in FOLDS:
-        return {"type": ["string", "integer", "null"], "description": "the field, or nothing for the item itself"}
+        field = {"type": ["string", "integer", "null"], "description": "the field, or nothing for the item itself"}
+        return {"anyOf": [field, _mapping(PARTS[kind], REQUIRED[kind])]}
     names = [
         {"const": found.name, "description": summary_of(found.target)} for found in operators if kind in _kinds(found)
     ]
@@ -115,23 +168,47 @@ def _what(kind: str, operators: list[RegisteredOperator]) -> dict[str, Any]:
     short = SHORT_FORMS.get(kind)
     if short is not None and any(found.name == short for found in operators):
         forms.append({"$ref": f"#/$defs/config.{short}"})
-    if kind == "aggregate":
-        parts = {
-            "create": {"anyOf": [_IMPORT_PATH, {"type": "number"}]},
-            "add": _IMPORT_PATH,
-            "result": _IMPORT_PATH,
-        }
-        forms.append(
-            {"type": "object", "properties": parts, "required": ["create", "add"], "additionalProperties": False}
-        )
+    if kind in PARTS:
+        forms.append(_mapping(PARTS[kind], REQUIRED[kind]))
     return {"anyOf": forms}
 
 
-def _shape(kind: str) -> dict[str, Any]:
-    types: dict[str, Any] = {"number": {"type": ["number", "null"]}, "path": _IMPORT_PATH}
-    arguments = {name: types[form] for name, form in SHAPES[kind].items()}
-    forms = [{"type": "object", "properties": arguments, "additionalProperties": False}, next(iter(arguments.values()))]
-    return {"anyOf": [*forms, {"type": "null"}] if kind == "distinct" else forms}
+def _mapping(forms: dict[str, str], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    properties = {name: _form(form) for name, form in forms.items()}
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _arguments(kind: str) -> dict[str, Any]:
+    """What the library makes by itself: its arguments, the first alone, nothing where none is needed."""
+    forms = ARGUMENTS[kind]
+    shapes = [_mapping(forms, REQUIRED.get(kind, ()))]
+    shapes += [_form(form) for form in list(forms.values())[:1]]
+    shapes += [] if REQUIRED.get(kind) else [{"type": "null"}]
+    shapes += [{"type": "boolean"}] if kind == "ordered" else []  # of a sink
+    return {"anyOf": shapes}
+
+
+def _form(form: str) -> dict[str, Any]:
+    key = {"anyOf": [_FUNCTION, {"type": "object", "required": ["field"]}]}
+    condition = {"anyOf": [_FUNCTION, {"type": "object", "required": ["field"]}]}
+    forms: dict[str, dict[str, Any]] = {
+        "number": _NUMBER,
+        "numbers": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
+        "text": {"type": "string"},
+        "names": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "function": _FUNCTION,
+        "key": key,
+        "times": {"anyOf": [key, {"type": "array", "items": key, "minItems": 2, "maxItems": 2}]},
+        "branches": {"anyOf": [_FUNCTION, {"type": "object", "additionalProperties": condition, "minProperties": 1}]},
+        "create": {
+            "anyOf": [
+                _FUNCTION,
+                {"type": "number"},
+                {"type": "object", "properties": {"value": {}}, "required": ["value"], "additionalProperties": False},
+            ]
+        },
+    }
+    return forms[form]
 
 
 def _contract() -> dict[str, Any]:

@@ -10,25 +10,47 @@ import functools
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from sage.kernel.api import LocalEnvironment, PipelineError
-from sage.kernel.graph import BaseTransformation, Emit, OperatorKind
-from sage.kernel.operators import AggregateSpec, CallableSource, Function, FunctionFactory, IterableSource
+from sage.kernel.api.feedback import MAX_IN_FLIGHT
+from sage.kernel.graph import BaseTransformation, Emit, LogicalGraph, OperatorKind
+from sage.kernel.operators import (
+    AggregateSpec,
+    CallableSource,
+    CoMapSpec,
+    DistinctSpec,
+    Function,
+    FunctionFactory,
+    FutureSpec,
+    InterleaveSpec,
+    IntervalJoinSpec,
+    IterableSource,
+    JoinSpec,
+    LimitSpec,
+    OperatorSpec,
+    OrderedSpec,
+    Requests,
+    RespondSink,
+    SampleSpec,
+    ServiceSpec,
+    SplitSpec,
+)
 from sage.kernel.operators.batching import BatchSpec
 from sage.kernel.operators.folds import same
-from sage.kernel.operators.shaping import DistinctSpec, LimitSpec, SampleSpec
-from sage.kernel.operators.specs import OperatorSpec
 
 from .findings import Finding, PipelineFileError
+from .kinds import ARGUMENTS, SHORT_FORMS, WITHOUT_CONTRACT, WITHOUT_PARALLELISM
 from .registry import OperatorRegistry
 from .substitution import escape
+from .write_inputs import InputWriter
 from .yaml_text import to_yaml
 
 __all__ = ["pipeline_to_yaml"]
@@ -63,46 +85,89 @@ def pipeline_to_yaml(environment: LocalEnvironment, registry: OperatorRegistry |
     """
     known = registry or OperatorRegistry()
     findings: list[Finding] = []
-    entries: list[dict[str, Any]] = []
-    before: str | None = None
-    for operator in environment.graph.transformations:
+    whole = {"pipeline": environment.name, **_body(environment, known, findings)}
+    if findings:
+        raise PipelineFileError(findings)
+    return to_yaml(_escaped(whole))
+
+
+def _body(environment: LocalEnvironment, registry: OperatorRegistry, findings: list[Finding]) -> dict[str, Any]:
+    """Settings, services and operators of a pipeline."""
+    body: dict[str, Any] = {}
+    settings = environment.config.model_dump(mode="json", exclude_unset=True)
+    if settings:
+        body["environment"] = settings
+    services = {}
+    for service in environment.graph.services.values():
         try:
-            entries.append(_entry(operator, before, known))
+            services[service.name] = _service(service, registry, findings)
+        except PipelineError as error:
+            place = service.where.rpartition(", ")[2].rstrip(")")
+            findings.append(Finding(place, f"service {service.name!r} cannot be written as YAML: {error}"))
+    if services:
+        body["services"] = services
+    body["operators"] = _entries(environment.graph, registry, findings)
+    return body
+
+
+def _service(service: ServiceSpec, registry: OperatorRegistry, findings: list[Finding]) -> Any:
+    concurrency: dict[str, Any] = {"concurrency": service.concurrency}
+    if isinstance(service.pipeline, functools.partial):
+        environment = service.pipeline.args[0]
+        name = {} if environment.name == service.name else {"pipeline": environment.name}
+        return {**name, **concurrency, **_body(environment, registry, findings)}
+    config = _plain_config(service.config)
+    return {"service": _reference(service.target, registry), **({"config": config} if config else {}), **concurrency}
+
+
+def _entries(graph: LogicalGraph, registry: OperatorRegistry, findings: list[Finding]) -> list[dict[str, Any]]:
+    """The list of operators."""
+    inputs = InputWriter(graph)
+    entries: list[dict[str, Any]] = []
+    for operator in graph.transformations:
+        if inputs.is_hidden(operator):
+            continue
+        try:
+            entries.append(_entry(operator, inputs, registry))
         except PipelineError as error:
             place = str(operator.location) if operator.location is not None else f"operator {operator.name!r}"
             findings.append(Finding(place, f"operator {operator.name!r} cannot be written as YAML: {error}"))
-        before = operator.name
-    if findings:
-        raise PipelineFileError(findings)
-    whole: dict[str, Any] = {"pipeline": environment.name}
-    settings = environment.config.model_dump(mode="json", exclude_unset=True)
-    if settings:
-        whole["environment"] = settings
-    return to_yaml(_escaped({**whole, "operators": entries}))
+        inputs.before = operator.name
+        for future in inputs.filled_behind(operator):
+            entries.append(_fill(future, inputs))
+            inputs.before = None
+    return entries
 
 
-def _entry(operator: BaseTransformation, before: str | None, registry: OperatorRegistry) -> dict[str, Any]:
+def _fill(future: BaseTransformation, inputs: InputWriter) -> dict[str, Any]:
+    bound = future.options["max_in_flight"]
+    what: Any = future.name if bound == MAX_IN_FLIGHT else {"future": future.name, "max_in_flight": bound}
+    return {"fill": what, **inputs.of_future(future)}
+
+
+def _entry(operator: BaseTransformation, inputs: InputWriter, registry: OperatorRegistry) -> dict[str, Any]:
     factory = operator.factory
     if not isinstance(factory, FunctionFactory):
         raise PipelineError("it was not made by the DSL")
-    if any(operator.branches):
-        raise PipelineError("it takes a branch of a split or a side output, which YAML has no key for")
-    if any(operator.routings):
-        raise PipelineError("its input is a broadcast() or rebalance(), which YAML has no key for")
     kind, what = _what(operator, factory, registry)
-    entry: dict[str, Any] = {kind: what, "name": operator.name}
-    if operator.inputs and operator.inputs != (before,):
-        entry["input"] = operator.inputs[0] if len(operator.inputs) == 1 else list(operator.inputs)
-    config = {} if kind == "print" else _config(factory)
+    entry: dict[str, Any] = {kind: what, "name": operator.name, **inputs.of(operator)}
+    if operator.options.get("in_order"):
+        entry["ordered"] = True
+    config = {} if kind in ("print", *ARGUMENTS) else _plain_config(factory.config)
     if config:
         entry["config"] = config
     if operator.options.get("emit") is Emit.FINAL:
         entry["emit"] = "final"
-    if operator.parallelism is not None and kind != "print":
+    if operator.parallelism is not None and kind not in (*WITHOUT_PARALLELISM, "limit"):
         entry["parallelism"] = operator.parallelism
-    contract = _changes(operator.contract, factory.contract)
-    if contract:
-        entry["contract"] = contract
+    contract = operator.contract
+    batching = contract.io.batching
+    if batching is not None and operator.kind is OperatorKind.MAP:
+        entry["batch"] = {"size": batching.size, "max_wait_s": batching.max_wait_s}
+        contract = replace(contract, io=replace(contract.io, batching=factory.contract.io.batching))
+    changes = _changes(contract, factory.contract)
+    if changes and kind not in WITHOUT_CONTRACT:
+        entry["contract"] = changes
     return entry
 
 
@@ -113,41 +178,83 @@ def _what(operator: BaseTransformation, factory: FunctionFactory, registry: Oper
         return "collection", _items(target.iterable)
     if isinstance(target, CallableSource):
         return kind, _reference(target.make, registry)
+    if isinstance(target, Requests):
+        return "requests", None
+    if isinstance(target, RespondSink):
+        return "respond", None
     if isinstance(target, AggregateSpec):
         if target.ready_made is not None:
-            return _ready_made(*target.ready_made)
+            return _ready_made(*target.ready_made, registry)
         parts = {"add": target.add, "result": target.result}
         named = {name: _reference(part, registry) for name, part in parts.items() if part is not None}
         return kind, {"create": _first(target.create, registry), **named}
     if isinstance(target, OperatorSpec):
-        return _shape(target, kind, registry)
+        return _made_by_library(target, operator, registry)
     if operator.kind is OperatorKind.SINK and isinstance(factory.config, dict) and _is_print(target):
         return "print", factory.config["prefix"]
     return kind, _reference(target, registry)
 
 
-def _shape(target: OperatorSpec, kind: str, registry: OperatorRegistry) -> tuple[str, Any]:
-    """An operator that needs no function of the user."""
+def _made_by_library(target: OperatorSpec, operator: BaseTransformation, registry: OperatorRegistry) -> tuple[str, Any]:
+    """An operator that the library itself makes, out of functions of the user at most."""
+    arguments: dict[str, Any]
     match target:
         case LimitSpec(items=items):
             return "limit", items
         case BatchSpec(size=size, max_wait_s=max_wait_s):
             return "batch", {"size": size, "max_wait_s": max_wait_s}
         case SampleSpec(fraction=fraction, every=every, seed=seed):
-            return "sample", {"every": every, "seed": seed} if fraction is None else {
-                "fraction": fraction,
-                "seed": seed,
-            }
+            arguments = {"fraction": fraction, "every": every, "seed": seed}
         case DistinctSpec(key=key, max_keys=max_keys):
-            given = {"key": None if key is None else _reference(key, registry), "max_keys": max_keys}
-            return "distinct", {name: value for name, value in given.items() if value is not None} or None
-    raise PipelineError(f"YAML has no key for {kind}")
+            arguments = {"key": None if key is None else _function(key, registry), "max_keys": max_keys}
+        case OrderedSpec():
+            arguments = {"max_ahead": operator.options["max_ahead"]}
+        case InterleaveSpec(ahead=ahead):
+            arguments = {"ahead": ahead}
+        case CoMapSpec(first=first, second=second):
+            arguments = {"map1": _reference(first, registry), "map2": _reference(second, registry)}
+        case JoinSpec() | IntervalJoinSpec():
+            arguments = _join(target, registry)
+        case SplitSpec():
+            arguments = _split(target, registry)
+        case FutureSpec():
+            arguments = {}
+        case _:
+            raise PipelineError(f"YAML has no key for {operator.kind}")
+    kind = operator.options.get("shape", operator.kind.value)
+    return kind, {name: value for name, value in arguments.items() if value is not None} or None
 
 
-def _ready_made(fold: str, field: Any) -> tuple[str, Any]:
-    if field is not None and not isinstance(field, (str, int)):
-        raise PipelineError(f"{fold} takes its value by a function: give the name of a field")
-    return fold, field
+def _join(target: JoinSpec | IntervalJoinSpec, registry: OperatorRegistry) -> dict[str, Any]:
+    function = None if target.function is None else _reference(target.function, registry)
+    if isinstance(target, JoinSpec):
+        return {"function": function, "kind": "left" if target.keeps_left else None}
+    left, right = (_function(time, registry) for time in target.times)
+    return {
+        "function": function,
+        "within": [target.lower_s, target.upper_s],
+        "time": left if target.times[0] is target.times[1] else [left, right],
+        "lateness_s": target.lateness_s,
+    }
+
+
+def _split(target: SplitSpec, registry: OperatorRegistry) -> dict[str, Any]:
+    if target.chooser is not None:
+        return {"by": _reference(target.chooser, registry), "into": list(target.names)}
+    conditions = zip(target.names, target.predicates, strict=True)
+    return {"by": {name: _function(predicate, registry) for name, predicate in conditions}}
+
+
+def _function(target: Any, registry: OperatorRegistry) -> Any:
+    """A function by its name; or the config of `field_key` or `field_filter`, if it is the method of one."""
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, Function) and registry.name_of(type(owner)) in SHORT_FORMS.values():
+        return _plain_config(owner.config)
+    return _reference(target, registry)
+
+
+def _ready_made(fold: str, field: Any, registry: OperatorRegistry) -> tuple[str, Any]:
+    return fold, {"function": _reference(field, registry)} if callable(field) else field
 
 
 def _first(create: Any, registry: OperatorRegistry) -> Any:
@@ -156,7 +263,7 @@ def _first(create: Any, registry: OperatorRegistry) -> Any:
         (value,) = create.args
         if type(value) in (int, float):
             return value
-        raise PipelineError(f"its accumulator begins with {value!r}: give a type such as str, or a function")
+        return {"value": _plain(value, "its first accumulator")}
     return _reference(create, registry)
 
 
@@ -184,6 +291,9 @@ def _reference(target: Any, registry: OperatorRegistry) -> str:
         raise PipelineError("it is a functools.partial: write a function, or a class with a config")
     if not inspect.isroutine(target) and not isinstance(target, type):
         raise PipelineError(f"it is an instance of {type(target).__name__}, which has no name: write a function")
+    bound_to = getattr(target, "__self__", None)
+    if bound_to is not None and not isinstance(bound_to, (type, ModuleType)):
+        raise PipelineError(f"it is a method of a {type(bound_to).__name__} instance: write a function")
     module, name = getattr(target, "__module__", None), target.__qualname__
     owner = getattr(target, "__objclass__", None)  # of a method of a built-in type, such as str.upper
     module = module or (owner.__module__ if owner is not None else None)
@@ -196,7 +306,8 @@ def _reference(target: Any, registry: OperatorRegistry) -> str:
     found: Any = sys.modules[module]
     for part in name.split("."):
         found = getattr(found, part, None)
-    if found is not target:
+    # A class method is a new object each time that it is looked up.
+    if found is not target and not (inspect.ismethod(found) and found == target):
         raise PipelineError(f"{module}:{name} is another object by now: its name was used again")
     return f"{_public_module(module)}:{name}"
 
@@ -211,8 +322,7 @@ def _public_module(module: str) -> str:
     return stem
 
 
-def _config(factory: FunctionFactory) -> dict[str, Any]:
-    config = factory.config
+def _plain_config(config: Any) -> dict[str, Any]:
     if not config and not isinstance(config, BaseModel):
         return {}
     if not isinstance(config, BaseModel):

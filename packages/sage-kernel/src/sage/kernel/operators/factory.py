@@ -4,10 +4,11 @@ operator of one replica.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from .functions import (
 from .specs import BoundOperator, OperatorSpec
 
 __all__ = ["AggregateSpec", "CallableSource", "FunctionFactory", "IterableSource"]
+
+_END = object()
 
 _BASES: dict[OperatorKind, type[Function]] = {
     OperatorKind.SOURCE: SourceFunction,
@@ -89,21 +92,38 @@ class IterableSource(SourceFunction[Any]):
 
 
 class CallableSource(SourceFunction[Any]):
-    """Source over a function that returns an iterable (a generator function)."""
+    """Source over a function that returns an iterable, or over a generator function, plain or `async`."""
 
-    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+    def __init__(self, make: Callable[[], Iterable[Any] | AsyncGenerator[Any, None]]) -> None:
         super().__init__()
         self.make = make
 
     def execute(self) -> Iterable[Any]:
         """Calls the function."""
         items = self.make()
+        if isinstance(items, AsyncGenerator):
+            return _on_own_loop(items)
         if not isinstance(items, Iterable):
             raise PipelineError(
                 f"a source function must return an iterable (or be a generator), got {type(items).__name__} "
                 f"(source {self.ctx.name!r})"
             )
         return items
+
+
+def _on_own_loop(items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+    """The items of an async generator, one at a time."""
+
+    async def following() -> Any:
+        return await anext(items, _END)
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        try:
+            while (item := loop.run_until_complete(following())) is not _END:
+                yield item
+        finally:
+            loop.run_until_complete(items.aclose())
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +317,10 @@ class FunctionFactory:
         if isinstance(target, CallableSource):
             return CallableSource(target.make)
         try:
-            return copy.deepcopy(target)
+            # Without the context of a job that it has served: that has handles which cannot be copied.
+            clone = copy.deepcopy(target, {id(target._ctx): None} if target._ctx is not None else None)
+            clone.detach()
+            return clone
         except Exception as error:  # deepcopy raises whatever the instance's attributes raise
             raise PipelineError(
                 f"parallelism {parallelism} needs a copy of the {type(target).__name__} instance for each "

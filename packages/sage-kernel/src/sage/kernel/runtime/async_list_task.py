@@ -59,6 +59,7 @@ class AsyncListTask(Task):
         try:
             self.setup()
             self._on_ready(self.id)
+            self.activity = Activity.WAITING_INPUT
             await self._work()
         except (ChannelClosedError, Interrupted):
             if not self._signals.aborting.is_set():

@@ -334,9 +334,10 @@ class AsyncTask(Task):
             self._loop.call_soon(self._flush_soon)
         if self.in_flight == 0:
             now = self._now()
-            self.counters.busy_ns += now - self._since
+            if self.blocked is None:
+                self.counters.busy_ns += now - self._since
+                self.activity = Activity.WAITING_INPUT
             self._since = now
-            self.activity = Activity.WAITING_INPUT
             if not self._open_inputs:
                 self._wake_all()
 
@@ -419,6 +420,12 @@ class AsyncTask(Task):
         while self._values and self.blocked is None:
             waiting = self._sender.try_send(self._next_packet())
             if waiting:
+                now = self._now()
+                if self.in_flight:
+                    self.counters.busy_ns += now - self._since
+                else:
+                    self.counters.idle_ns += now - self._since
+                self._since = now
                 self.activity = Activity.BLOCKED
                 self.blocked = self._loop.create_task(self._finish_send(waiting), name=f"{self.id} sender")
 
@@ -447,9 +454,8 @@ class AsyncTask(Task):
             raise
         self.activity = Activity.WORKING if self.in_flight else Activity.WAITING_INPUT
         self.blocked = None
-        if not self.in_flight:
-            # The time was blocked, so it was not idle.
-            self._since = self._now()
+        # The time was blocked, so it was neither idle nor busy.
+        self._since = self._now()
         # What was put out meanwhile goes next; nobody else may be awake to do it.
         self._flush_soon()
 

@@ -42,6 +42,7 @@ class SetAside:
         keyed: whether there is a key.
         attempts: calls that were made.
         error: what the last one raised.
+        side: of an operator on two streams, which one the item came from; else None.
     """
 
     operator: str
@@ -51,6 +52,7 @@ class SetAside:
     keyed: bool
     attempts: int
     error: BaseException
+    side: int | None = None
 
 
 class DeadLetterSink(Protocol):
@@ -264,6 +266,16 @@ class Chain(ListWork):
             self._account_failed(trace.tb_frame.f_locals, code)
             raise
 
+    def count_left(self, left: BaseException, code: ChainCode) -> int:
+        """Count a batch that was left because the job is being aborted; the rows that had been begun."""
+        trace = left.__traceback__
+        while trace is not None and trace.tb_frame.f_code is not code.code:
+            trace = trace.tb_next
+        if trace is None:
+            return 0
+        self._account_failed(trace.tb_frame.f_locals, code)
+        return self.rows_failed
+
     def _account_failed(self, local: Mapping[str, Any], code: ChainCode) -> None:
         """Count the batch in which the job fails, which generated code cannot do any more."""
         rows = local["n_rows"] if code.counted else local["n_rows"] - length_hint(local["rows"])
@@ -361,7 +373,7 @@ class Chain(ListWork):
                     error, folded = raised.error, True
                 except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
-            pause = self._next_pause(step, value[1] if step.sided else value, key, attempts, error)
+            pause = self._next_pause(step, value, key, attempts, error, sided=step.sided)
             if pause is None:
                 return []
             self._pause(pause)
@@ -404,7 +416,7 @@ class Chain(ListWork):
                     error = cancelled_call(step.name, cancelled)
                 except Exception as raised:  # the boundary to user code: it is the item's error
                     error = raised
-            wait = self._next_pause(step, value[1] if step.sided else value, key, attempts, error)
+            wait = self._next_pause(step, value, key, attempts, error, sided=step.sided)
             if wait is None:
                 return
             await pause(wait)
@@ -417,8 +429,11 @@ class Chain(ListWork):
         for out_value, out_key in outputs:
             await self.process_async(out_value, out_key, origin, pause=pause, call=call, index=index + 1)
 
-    def _next_pause(self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception) -> float | None:
+    def _next_pause(
+        self, step: Step, value: Any, key: Hashable, attempts: int, error: Exception, *, sided: bool = False
+    ) -> float | None:
         """Count the error; seconds to the next attempt, or None when the item has been set aside."""
+        side, value = value if sided else (None, value)
         counters = step.counters
         counters.errors += 1
         policy = step.io.errors
@@ -441,6 +456,7 @@ class Chain(ListWork):
                 keyed=keyed,
                 attempts=attempts,
                 error=error,
+                side=side,
             ),
         )
         return None
@@ -500,9 +516,10 @@ class Chain(ListWork):
         """One of the streams of the first operator has ended: pass on what waited for it."""
         step = self.steps[0]
         assert step.ended is not None
+        origin = self._now() if self.shape.stamped else None
         for value in step.ended(side):
             step.counters.items_out += 1
-            self.process(1, value, None, None, fresh=True)
+            self.process(1, value, None, origin, fresh=True)
         self._flush()
 
     def finish(self, flush: Callable[[], None]) -> None:

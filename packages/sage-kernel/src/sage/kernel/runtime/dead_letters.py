@@ -74,6 +74,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         payload: the pickled item for a retry; None where JSON does, or where it cannot be pickled or is over 16 MiB.
         key_payload: the pickled key; None without a key, or where it cannot be pickled.
         retry_id: the retry in which it was set aside, "" in an ordinary run.
+        side: of an operator on two streams (comap, join), which one the item came from: 0 or 1; else None.
         state: what has become of it; not stored with it.
     """
 
@@ -94,6 +95,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     json_exact: bool = False
     key_payload: bytes | None = None
     retry_id: str = ""
+    side: int | None = None
     state: LetterState = LetterState.OPEN
 
     @property
@@ -198,6 +200,7 @@ class DeadLetterStore:
             payload=None if exact else _payload(letter.item),
             key_payload=_payload(letter.key) if letter.keyed else None,
             retry_id=self._retry_id,
+            side=letter.side,
         )
 
     def read(

@@ -88,7 +88,7 @@ class OutputEdge:
     def _advance_adaptive(self) -> Sequence[Channel[Any]]:
         while self._unplaced is not None:
             loads = [
-                TargetLoad(channel.load, max(0, channel.spec.capacity - channel.occupancy))
+                TargetLoad(channel.load, channel.room)
                 for channel in self._channels
             ]
             parts, self._unplaced = self._router.route(self._unplaced, loads)

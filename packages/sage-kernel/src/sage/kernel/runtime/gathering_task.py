@@ -31,6 +31,8 @@ class GatheringTask(ThreadTask):
             last = start
             if packet is not None and not packet.size:
                 self._open_inputs -= 1
+                if self.parts.sides:
+                    self._end_side(self.parts.sides[packet.input_index])
                 continue
             self._blocked_ns = 0
             if packet is not None:

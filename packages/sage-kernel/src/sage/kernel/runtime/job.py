@@ -206,14 +206,7 @@ class JobHandle:
         """Start all workers; called once, by `start_job`."""
         self._signals.on_abort(self._close_channels)
         self._signals.on_abort(self._services.abort)
-        if self._options.hold_heap:
-            _heap.hold()
-        try:
-            self._supervisor.start()
-        except BaseException:  # no more threads: nobody else would give the heap back
-            if self._options.hold_heap:
-                _heap.release()
-            raise
+        self._supervisor.start()
 
     def _supervise(self) -> None:
         try:
@@ -256,11 +249,15 @@ class JobHandle:
                 event = self._events.get(timeout=max(0.0, next_tick - time.monotonic()))
             except queue.Empty:
                 next_tick = time.monotonic() + ticks
-                event = jm.Tick({task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks})
+                event = jm.Tick(self._views())
                 over = self._over_share()
                 if over:
                     self._handle(jm.FailRequested(over))
             self._handle(event)
+
+    def _views(self) -> dict[str, jm.TaskView]:
+        views = {task: view_task(self._tasks[task], self._workers[task]) for task in self._tasks}
+        return views | self._services.views(self._workers)
 
     def _handle(self, event: jm.Event) -> None:
         if isinstance(event, jm.TaskEnded):
@@ -429,6 +426,15 @@ def start_job(
                 f"offsets of {name!r} must be a list with one entry for each of its {len(replicas)} "
                 f"replica(s), got {given!r}"
             )
-    job = JobHandle(graph, logical, backend, options or JobOptions(), offsets or {}, answers)
-    job.start()
+    options = options or JobOptions()
+    if options.hold_heap:
+        # Before anything is made for the job: what is made here would be what calls for a collection.
+        _heap.hold()
+    try:
+        job = JobHandle(graph, logical, backend, options, offsets or {}, answers)
+        job.start()
+    except BaseException:  # nobody else will give the heap back
+        if options.hold_heap:
+            _heap.release()
+        raise
     return job

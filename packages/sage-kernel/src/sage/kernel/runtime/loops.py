@@ -1,10 +1,10 @@
 """How many items are inside a loop: who may enter, and when nothing can come back any more.
 
-Nothing is timed. Each task of a loop says how many rows it has put out before it says how many it is through with, so
-the count is never lower than what there is, and 0 means that the loop is empty.
+Nothing is timed. Each task of a loop says how many rows it puts out before it says how many it is through with, so 0
+means that the loop is empty. An acknowledgement per item would say the same and cost a message each.
 
-Invariants: rows inside >= rows counted down to 0 only when none is left; a row enters only while fewer than `limit` are
-inside; the loop ends once, after all its entrances have ended and while no row is inside.
+Invariants: the count is never lower than the rows that are inside; a row enters only while the count is below `limit`;
+the loop ends once, when all its entrances have ended and the count is 0.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class LoopTracker:
     def ended(self) -> bool:
         """Whether nothing can come back any more."""
         return self._ended
+
+    @property
+    def room(self) -> int:
+        """Items that could be put now."""
+        return self._channel.room
 
     @property
     def closed(self) -> bool:

@@ -27,7 +27,20 @@ from .thread_task import ThreadTask
 __all__ = ["PlacedAsyncTask", "PlacedProcessTask", "PlacedThreadTask", "ResequencingTask", "create_placed_task"]
 
 
-class PlacedThreadTask(ThreadTask):
+class _KeepsStamps(Task):
+    """Outputs are sent with the stamps that they have, whatever their times are."""
+
+    def fill_packet(self, packet: Packet, origin: int, now: int) -> Packet:
+        """Put what the chain has put out into `packet`."""
+        stamps = self.chain.outputs.origins[:]
+        self.chain.outputs.origins.clear()
+        filled = super().fill_packet(packet, origin, now)
+        if stamps:
+            filled.origins = stamps
+        return filled
+
+
+class PlacedThreadTask(_KeepsStamps, ThreadTask):
     """A task on a thread, between a source (or with it) and an `ordered()`.
 
     Args:
@@ -236,7 +249,7 @@ class ResequencingTask(PlacedThreadTask):
             )
 
 
-class PlacedGatheringTask(GatheringTask):
+class PlacedGatheringTask(_KeepsStamps, GatheringTask):
     """A task of a batched function on a thread: rows in a list that is open are not through."""
 
     def __init__(self, *plain: Any, book: PlaceBook, **shared: Any) -> None:
@@ -261,7 +274,7 @@ class PlacedGatheringTask(GatheringTask):
         return packet
 
 
-class PlacedAsyncListTask(AsyncListTask):
+class PlacedAsyncListTask(_KeepsStamps, AsyncListTask):
     """A task of an `async` batched function."""
 
     def __init__(self, *plain: Any, book: PlaceBook, **shared: Any) -> None:
@@ -278,7 +291,7 @@ class PlacedAsyncListTask(AsyncListTask):
         self._place_book.report()
 
 
-class PlacedAsyncTask(AsyncTask):
+class PlacedAsyncTask(_KeepsStamps, AsyncTask):
     """A task on an event loop, between a source and an `ordered()`."""
 
     stamps_rows = True

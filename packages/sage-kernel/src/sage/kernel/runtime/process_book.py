@@ -100,6 +100,7 @@ class ProcessBook:
                 keyed=letter.keyed,
                 attempts=letter.attempts,
                 error=letter.error.restore(),
+                side=letter.side,
             )
         )
 
@@ -124,7 +125,14 @@ class ProcessBook:
         operator.dead_letters += counted[4]
 
     def give_up(
-        self, position: int, item: Any, keys: Sequence[Hashable] | None, attempts: int, error: Exception
+        self,
+        position: int,
+        item: Any,
+        keys: Sequence[Hashable] | None,
+        attempts: int,
+        error: Exception,
+        *,
+        side: int | None = None,
     ) -> None:
         """Set aside an item of the operator at `position`; `keys` holds its key, None without one."""
         self._set_aside(
@@ -136,6 +144,7 @@ class ProcessBook:
                 keyed=keys is not None,
                 attempts=attempts,
                 error=error,
+                side=side,
             )
         )
         self.count(position, (0, 0, 0, 0, 1))

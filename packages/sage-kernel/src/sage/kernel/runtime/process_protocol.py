@@ -104,6 +104,7 @@ class Letter:
     Attributes:
         step: number of the operator in the chain.
         item: its input; text where `travels` is false, because the item itself cannot.
+        side: of an operator on two streams, which one the item came from.
     """
 
     step: int
@@ -113,6 +114,7 @@ class Letter:
     keyed: bool
     attempts: int
     error: PortableError
+    side: int | None = None
 
 
 @dataclass(slots=True)

@@ -86,6 +86,7 @@ class ProcessTask(Task):
     """A task whose operators run in a process of its own."""
 
     WINDOW = 2
+    QUEUED_BATCHES = 2
 
     def __init__(
         self,
@@ -456,6 +457,7 @@ class ProcessTask(Task):
             limit = self._limit
             if rows >= limit.items or busy > limit.target_ns:
                 limit.update(rows, busy)
+                self._limit_queue()
             self._idle_deaths = 0
             self._count_time(busy)
             if in_flight:
@@ -463,6 +465,13 @@ class ProcessTask(Task):
                     self._pump(own=True)
             elif self._waiting or not self._open_inputs or inbox.notify_readable(self._pump_idle):
                 self._pump(own=True)
+
+    def _limit_queue(self) -> None:
+        """A queue as short as it may be without the process having to wait: slow items should wait where any replica
+        can still take them, or the last ones all wait for one.
+        """
+        if self.parts.node.parallelism > 1 and not self.parts.keys_in:
+            self._inbox.limit(max(1, self.QUEUED_BATCHES * self._limit.items))
 
     def _count_time(self, busy: int) -> None:
         """The time since the last answer: so much of it in operators, the rest without work."""
@@ -500,13 +509,15 @@ class ProcessTask(Task):
             error.__cause__ = reason
         operator = self._transformations[0]
         self._ledger.count(0, (1, 0, 1, 0, 0))
-        sided = "sides" in operator.options
         if operator.contract.io.errors.on_error is OnError.FAIL:
             raise StepFailed(f"operator {operator.name!r} cannot be given an item", error)
-        self._give_up(0, row.values[0][1] if sided else row.values[0], row, 1, error)
+        self._give_up(0, row.values[0], row, 1, error)
 
     def _give_up(self, position: int, item: Any, row: _Batch, attempts: int, error: Exception) -> None:
-        self._ledger.give_up(position, item, row.keys, attempts, error)
+        # Only the first operator can be one on two streams, whose items come with their side.
+        sided = position == 0 and "sides" in self._transformations[0].options
+        side, item = item if sided else (None, item)
+        self._ledger.give_up(position, item, row.keys, attempts, error, side=side)
 
     def _take_refusal(self, reason: str) -> None:
         """The process could not unpickle a batch: find the rows that are to blame."""

@@ -56,6 +56,7 @@ class _Letters:
                 letter.keyed,
                 letter.attempts,
                 portable_error(letter.error),
+                letter.side,
             )
         )
 
@@ -355,7 +356,10 @@ class _Worker:
             if step.io.errors.on_error is OnError.FAIL:
                 raise StepFailed(f"operator {step.name!r} gave an output that cannot be sent on", error)
             step.counters.dead_letters += 1
-            item = inputs[index] if inputs and len(self._steps) == 1 else _text(value)
+            item: Any = _text(value)
+            side: int | None = None
+            if inputs and len(self._steps) == 1:
+                side, item = inputs[index] if step.sided else (None, inputs[index])
             key = keys[index] if keys else None
             self._letters.add(
                 SetAside(
@@ -366,6 +370,7 @@ class _Worker:
                     keyed=bool(keys),
                     attempts=1,
                     error=error,
+                    side=side,
                 )
             )
 

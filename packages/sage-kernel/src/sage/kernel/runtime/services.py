@@ -21,7 +21,9 @@ from typing import Any
 from sage.kernel.graph import OperatorError
 from sage.kernel.operators import Envelope, OperatorContext, Requests, ServiceError, ServiceSpec, missing_service
 from sage.kernel.operators.services import RunningPipeline, ServiceFunction, settle
+from sage.platform import Worker
 
+from .job_master import TaskView
 from .steps import Interrupted, check_output
 
 __all__ = ["ServiceHost"]
@@ -41,6 +43,8 @@ class _Service(ABC):
         self._waiting: deque[_Request] = deque()
         self._active = 0
         self._over: Callable[[], BaseException] | None = None
+        self._ready = False
+        self._answered = 0
 
     @abstractmethod
     def entries(self) -> Iterator[Callable[[], Any]]:
@@ -77,6 +81,7 @@ class _Service(ABC):
         """Work on a request is over: the next one begins."""
         following: _Request | None = None
         with self._lock:
+            self._answered += 1
             self._unsettled.discard(answer)
             while self._waiting and following is None:
                 following = self._waiting.popleft()
@@ -88,6 +93,21 @@ class _Service(ABC):
                 self._active -= 1
         if following is not None:
             self._begin(following)
+
+    def is_ready(self) -> None:
+        """It is set up."""
+        self._ready = True
+        self._on_ready()
+
+    def view(self, stack: Callable[[], str]) -> TaskView:
+        """What the watchdog sees of it; `stack` tells where its first worker is."""
+        if not self._ready:
+            return TaskView((), in_work=True, queued=0, doing="in setup()", stack=stack)
+        with self._lock:
+            active, waiting, progress = self._active, len(self._waiting), (self._answered,)
+        if not active:
+            return TaskView(progress, in_work=False, queued=0, doing="waiting for requests")
+        return TaskView(progress, in_work=True, queued=waiting, doing=f"working on {active} request(s)", stack=stack)
 
     def release(self, error: Callable[[], BaseException]) -> None:
         """Nothing is answered any more: who waits, and who calls from now on, gets an `error()` of his own."""
@@ -146,7 +166,7 @@ class _ThreadService(_Service):
         finally:
             self._opened.set()
         try:
-            self._on_ready()
+            self.is_ready()
             self._serve(function)
             for _ in range(1, self.spec.concurrency):
                 self._others.acquire()
@@ -199,7 +219,7 @@ class _AsyncService(_Service):
         function = self._set_up()
         running: set[asyncio.Task[None]] = set()
         try:
-            self._on_ready()
+            self.is_ready()
             loop = asyncio.get_running_loop()
             self._woken = asyncio.Event()
             with self._lock:
@@ -272,7 +292,7 @@ class _PipelineService(_Service):
             over = self._over
         if over is Interrupted:
             job.abort("the job that called it was aborted")
-        self._on_ready()
+        self.is_ready()
         try:
             job.wait()
         except Exception as error:  # whatever ended the pipeline: those who wait for it must not wait for ever
@@ -346,6 +366,13 @@ class ServiceHost:
             for number, entry in enumerate(service.entries()):
                 yield (_worker_id(name) if not number else f"{_worker_id(name)} [{number}]"), entry
 
+    def views(self, workers: Mapping[str, Worker]) -> dict[str, TaskView]:
+        """What the watchdog sees of the services, by id of their first worker."""
+        return {
+            _worker_id(name): service.view(partial(_stack, workers[_worker_id(name)]))
+            for name, service in self._services.items()
+        }
+
     def close(self) -> None:
         """Nobody calls any more: end all services."""
         if not self._closed:
@@ -392,6 +419,10 @@ class ServiceHost:
         if found is None:
             raise ServiceError(missing_service(who, name, self._services))
         return found
+
+
+def _stack(worker: Worker) -> str:
+    return "".join(worker.stack()[-6:])
 
 
 def _late(who: str, name: str, timeout_s: float | None) -> TimeoutError:

@@ -294,7 +294,10 @@ class ThreadTask(Task):
         return self.counters.items_in + self.chain.bad_records
 
     def _run_rows(self, rows: Iterator[Any], size: int | None) -> int:
-        """Run rows of the source; ns that it took. `size` is how many there are, None where nobody knows."""
+        """Run rows of the source; ns that it took. `size` is how many there are, None where nobody knows.
+
+        The time waited for room counts: how far a source has come is known after each batch, so a batch must not last.
+        """
         counters, chain, options = self.counters, self.chain, self.parts.source_options
         counters.batches += 1
         blocking, timed = bool(options.get("blocking", True)), self._timed
@@ -313,9 +316,15 @@ class ThreadTask(Task):
         except StepFailed:
             counters.items_in += chain.rows_failed
             raise
+        except Interrupted as left:
+            counters.items_in += chain.count_left(left, code)
+            # The last one may not have been sent on: whoever begins at this offset gets it again.
+            self._note_offset(behind=1)
+            raise
         end = self._now()
         counters.items_in += count
-        elapsed = end - start - self._blocked_ns
+        wall = end - start
+        elapsed = wall - self._blocked_ns
         self._item_ns = elapsed // max(1, count)
         busy = elapsed
         if timed:
@@ -329,10 +338,13 @@ class ThreadTask(Task):
             counters.latency_ns.add_many(chain.row_times_ns)
         else:
             self.count_latency(0, 0, end)
+        self._note_offset()
+        return wall
+
+    def _note_offset(self, behind: int = 0) -> None:
         source = self.parts.source
         assert source is not None
-        self.offset = source.offset_after(self._base + self._consumed)
-        return elapsed
+        self.offset = source.offset_after(max(0, self._base + self._consumed - behind))
 
     def _count_source_time(self, elapsed: int, rows: int) -> None:
         counters = self.counters.operators[0]
