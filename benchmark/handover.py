@@ -1,7 +1,7 @@
 """`python -m benchmark.handover`: what it costs to hand an item to a task of its own, by the vehicle of that task.
 
 A pipeline of dicts of 200 bytes, once with everything in one task and once with one operator in a task of its own; the
-difference per item in processor time of this process, which all hand-overs share. `sage.kernel.compiler.coarsen` has
+difference per item in processor time of this process, which all hand-overs share. `sage.kernel.compiler.costs` has
 these figures as its constants, rounded up to one digit.
 """
 

@@ -294,3 +294,26 @@ def test_control_characters_of_items_do_not_reach_the_terminal(sage: Sage, pipel
     assert (done.returncode, listed.returncode, shown.returncode) == (1, 0, 0)
     assert "\x1b" not in done.stderr + listed.stdout + shown.stdout
     assert r"bad \x1b[2J item" in shown.stdout
+
+
+def test_a_job_that_fails_before_it_begins_shows_no_table_of_zeros(sage: Sage, pipeline: Pipeline) -> None:
+    path = pipeline(
+        """
+        from sage.kernel.api import LocalEnvironment, MapFunction
+
+        class Opens(MapFunction[int, int]):
+            def setup(self):
+                open("not-there.txt")
+
+            def execute(self, item):
+                return item
+
+        env = LocalEnvironment("opens")
+        env.from_collection([1]).map(Opens).print()
+        """
+    )
+    done = sage("run", path)
+    assert done.returncode == 3
+    assert "opens failed before it began" in done.stderr
+    assert "not-there.txt" in done.stderr
+    assert "throughput" not in done.stderr

@@ -337,6 +337,16 @@ def test_an_item_of_a_comap_comes_back_on_its_own_stream(gate: Gate, execution: 
     assert gate.out[4:] == [("right", 4)]
 
 
+def test_an_item_of_a_comap_that_takes_its_process_along(gate: Gate) -> None:
+    env = gate.env()
+    left, right = env.from_collection([1]), env.from_collection([2])
+    contract = Contract(execution=Execution.PROCESS)
+    left.connect(right).comap(lambda n: os._exit(3), str, contract=contract, name="both").sink(gate.out.append)
+    env.submit()
+    assert gate.out == ["2"]
+    assert [(letter.item, letter.side) for letter in gate.letters()] == [("1", 0)]
+
+
 class Sums(CoMapFunction[int, int, int]):
     total = 0
 

@@ -207,7 +207,7 @@ LOOPED = HEAD + (
         case(
             HEAD + "  - split: {by: {a: {field: n, blow: 3}, b: steps:is_od}}\n  - print:\n    input: split/a\n",
             "4:32: unknown key 'blow'; did you mean 'below'?",
-            "4:44: module 'steps' has no 'is_od'; did you mean 'is_odd'?",
+            "4:42: module 'steps' has no 'is_od'; did you mean 'is_odd'?",
         ),
         case(
             HEAD + "  - split: {by: {a: 3}}\n    name: x\n  - print:\n    input: x/a\n",

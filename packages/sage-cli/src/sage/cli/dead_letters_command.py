@@ -99,6 +99,8 @@ def show_dead_letter(home: Path, number: int, *, as_json: bool) -> ExitCode:
         ("state", letter.state.value),
         ("retry", "possible" if letter.replayable else "not possible: the item cannot be pickled"),
     ]
+    if letter.side is not None:
+        lines.insert(6, ("stream", ("first", "second")[letter.side]))
     for label, text in lines:
         sys.stdout.write(f"{label:<{_LABEL_WIDTH}}{printable(text)}\n")
     sys.stdout.write(f"\n{printable(letter.traceback).rstrip()}\n")

@@ -39,6 +39,10 @@ _STATE_STYLE = {
 def print_summary(console: Console, result: JobResult, first: DeadLetter | None) -> None:
     """Print what a job did; `first` is the first of its dead letters."""
     console.print()
+    if not result.metrics.elapsed_s and not result.metrics.items_in:
+        # It failed before its sources were opened: a table of zeros would stand before the one line that helps.
+        console.print(Text.assemble((result.name, "bold"), " failed before it began"), soft_wrap=True)
+        return
     console.print(_headline(result), soft_wrap=True)
     for line in _totals(result.metrics):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

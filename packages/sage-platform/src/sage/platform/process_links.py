@@ -13,6 +13,7 @@ import pickle
 import select
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from .arenas import Arena
@@ -34,7 +35,17 @@ _HEAD_BYTES = _HEAD.size
 
 
 class UnreadableMessageError(Exception):
-    """A message arrived whole and could not be unpickled; the link goes on with the next one."""
+    """A message arrived whole and could not be unpickled; the link goes on with the next one.
+
+    Attributes:
+        pickled: the message, for a reader that can do with parts of it.
+        buffers: what was beside it.
+    """
+
+    def __init__(self, reason: str, pickled: bytes = b"", buffers: Sequence[bytes | bytearray] = ()) -> None:
+        super().__init__(reason)
+        self.pickled = pickled
+        self.buffers = buffers
 
 
 class Link:
@@ -47,9 +58,20 @@ class Link:
         outward: arena that this end fills.
         drains: while this end waits for room to write it reads what has arrived, so that two ends that both write
             much cannot wait for each other; one end of a link must do so.
+        end_fd: becomes readable when the process at the other end has ended: the pipe does not tell while somebody
+            else, such as a child of that process, holds it open. -1 for none; it belongs to the caller.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, inward: Arena, outward: Arena, *, drains: bool = False) -> None:
+    def __init__(
+        self,
+        read_fd: int,
+        write_fd: int,
+        inward: Arena,
+        outward: Arena,
+        *,
+        drains: bool = False,
+        end_fd: int = -1,
+    ) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._inward = inward
@@ -58,6 +80,11 @@ class Link:
         self._send_lock = threading.Lock()
         self._drains = drains
         self._closed = False
+        self._end_fd = end_fd
+        self._arrivals = select.poll()
+        if end_fd >= 0:
+            for descriptor in (read_fd, end_fd):
+                self._arrivals.register(descriptor, select.POLLIN)
         self._table: list[bytes] = []
         # Made once: this is on the way of each message.
         self._keep_in_pickle = self._keep
@@ -135,8 +162,12 @@ class Link:
         poll.register(self._write_fd, select.POLLOUT)
         if draining:
             poll.register(self._read_fd, select.POLLIN)
+        if self._end_fd >= 0:
+            poll.register(self._end_fd, select.POLLIN)
         while rest:
             for descriptor, _ in poll.poll():
+                if descriptor == self._end_fd:
+                    raise LinkClosedError
                 if descriptor == self._write_fd:
                     try:
                         rest = rest[os.write(self._write_fd, rest) :]
@@ -185,8 +216,21 @@ class Link:
             del buffered[:end]
         return _load(pickled, self._taken(table) if table else ())
 
+    def _wait(self) -> None:
+        """Wait for something to read, where the pipe alone does not tell that nothing will come any more."""
+        if self._end_fd < 0:
+            return
+        ready = self._arrivals.poll()
+        if all(descriptor != self._read_fd for descriptor, _ in ready) and not self._has_arrived():
+            raise LinkClosedError
+
+    def _has_arrived(self) -> bool:
+        """Whether something came between the last look at the pipe and the end of the process."""
+        return any(descriptor == self._read_fd for descriptor, _ in self._arrivals.poll(0))
+
     def _read(self) -> bytes:
         try:
+            self._wait()
             arrived = os.read(self._read_fd, _READ_BYTES)
         except OSError as error:
             raise LinkClosedError from error
@@ -201,6 +245,7 @@ class Link:
         with memoryview(self._buffered) as view:
             while have < end:
                 try:
+                    self._wait()
                     count = os.readv(self._read_fd, [view[have:end]])
                 except OSError as error:
                     raise LinkClosedError from error
@@ -229,6 +274,11 @@ class Link:
             else (self._read_fd, self._write_fd, *self._inward.descriptors, *self._outward.descriptors)
         )
 
+    def abandon(self) -> None:
+        """After a fork, in the child: close what it has got of this end, which its parent uses on."""
+        self._send_lock = threading.Lock()
+        self.close()
+
     def close(self) -> None:
         """Close this end; the other one sees the end of what was sent."""
         with self._send_lock:
@@ -244,5 +294,5 @@ class Link:
 def _load(pickled: memoryview, buffers: Any) -> Any:
     try:
         return pickle.loads(pickled, buffers=buffers)
-    except Exception as error:  # a __setstate__ of the user's, or an import, may raise anything
-        raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a __setstate__ of the user's, or an import, may raise anything
+        raise UnreadableMessageError(f"{type(error).__name__}: {error}", bytes(pickled), buffers) from error

@@ -5,6 +5,7 @@ One thread of the parent reads for all processes, however many there are.
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import sys
@@ -48,6 +49,9 @@ class ProcessOutput:
     def __init__(self, stdout: int, stderr: int) -> None:
         self._lock = threading.Lock()
         self._streams = {stdout: "stdout", stderr: "stderr"}
+        # A character may come in two pieces.
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {descriptor: decoder("backslashreplace") for descriptor in self._streams}
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
         self._captured: _Captured | None = None
@@ -81,12 +85,14 @@ class ProcessOutput:
             if not piece:
                 self._end(descriptor)
                 return False
+            decode = self._decoders[descriptor].decode
             if name == "stderr" and self._captured is not None:
                 self._captured.parts.append(piece)
                 return True
             if name == "stderr":
                 self._keep(piece)
-        _write(sys.stdout if name == "stdout" else sys.stderr, piece)
+            text = decode(piece)
+        _write(sys.stdout if name == "stdout" else sys.stderr, text)
         return True
 
     def _keep(self, piece: bytes) -> None:
@@ -120,9 +126,19 @@ class ProcessOutput:
                 self._captured = None
 
     def _end(self, descriptor: int) -> None:
-        del self._streams[descriptor]
+        name = self._streams.pop(descriptor)
         _reader.remove(descriptor)
         os.close(descriptor)
+        rest = self._decoders.pop(descriptor).decode(b"", final=True)
+        if rest:
+            _write(sys.stdout if name == "stdout" else sys.stderr, rest)
+
+    def abandon(self) -> None:
+        """After a fork, in the child: the thread that reads has stayed in the parent."""
+        self._lock = threading.Lock()
+        for descriptor in self._streams:
+            os.close(descriptor)
+        self._streams = {}
 
     def close(self) -> None:
         """Read no more."""
@@ -131,11 +147,11 @@ class ProcessOutput:
                 self._end(descriptor)
 
 
-def _write(stream: TextIO | None, piece: bytes) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
     try:
-        stream.write(piece.decode(errors="backslashreplace"))
+        stream.write(text)
         stream.flush()
     except (OSError, ValueError):
         # The parent's stream is closed or full: as with its own prints, there is nowhere to say so.
@@ -194,6 +210,8 @@ class _Reader:
     def forget(self) -> None:
         """After a fork: the thread stayed in the parent."""
         self._lock = threading.Lock()
+        for descriptor in self._wake or ():
+            os.close(descriptor)
         self._outputs = {}
         self._wake = None
 

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,14 @@ class WorkerProcess:
         self._output = output
         self._pool = pool
         self._exit_code: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known to have ended, however that was; also when the fork server has ended and taken it along."""
+        if self.exit_code(0) is not None or self._status_fd < 0:
+            return True
+        # Nothing is written there before the end, but it is closed with the server.
+        return bool(select.select([self._status_fd], [], [], 0)[0])
 
     def begin(self, entry: str, arguments: Any) -> None:
         """Let it call `module:function` with its end of the link and `arguments`, as if it ran here: with our path,
@@ -116,6 +125,15 @@ class WorkerProcess:
         self._output.drain()
         self._output.close()
         self.link.close()
+        self._close_status()
+
+    def abandon(self) -> None:
+        """After a fork, in the child: close what it has got of this process, which belongs to its parent."""
+        self.link.abandon()
+        self._output.abandon()
+        self._close_status()
+
+    def _close_status(self) -> None:
         if self._status_fd >= 0:
             os.close(self._status_fd)
             self._status_fd = -1
@@ -147,7 +165,7 @@ class ProcessPool:
         self._busy: set[WorkerProcess] = set()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._owner = os.getpid()
+        _pools.add(self)
 
     def preload(self, modules: Sequence[str]) -> None:
         """Import further modules before the first process is made; later ones import what they lack themselves."""
@@ -161,10 +179,9 @@ class ProcessPool:
             WorkerError: none could be started.
         """
         with self._lock:
-            self._check_owner()
             while self._idle:
                 process = self._idle.pop()
-                if process.exit_code(0) is None:
+                if not process.has_ended:
                     self._busy.add(process)
                     return process
                 process.close()
@@ -217,7 +234,6 @@ class ProcessPool:
     def shutdown(self) -> None:
         """End all of its processes, busy ones too, and the server; it starts anew when it is asked again."""
         with self._lock:
-            self._check_owner()
             idle, self._idle = list(self._idle), deque()
             server, self._server = self._server, None
             control, self._control = self._control, None
@@ -228,19 +244,35 @@ class ProcessPool:
         if server is not None:
             server.wait()
 
-    def _check_owner(self) -> None:
-        if self._owner == os.getpid():
-            return
-        # After a fork of this process: what is here belongs to its parent, which uses it on.
+    def abandon(self) -> None:
+        """After a fork, in the child: what is here belongs to the parent. The child must not hold it open either: the
+        server and its processes see by their descriptors that the parent has ended.
+        """
+        self._lock = threading.Lock()
+        for process in (*self._idle, *self._busy):
+            process.abandon()
         self._idle, self._busy = deque(), set()
+        if self._control is not None:
+            self._control.close()
+        if self._server is not None:
+            self._server.returncode = 0  # it is no child of this process, so there is nothing to wait for
         self._control = self._server = None
-        self._owner = os.getpid()
 
     def _start(self) -> WorkerProcess:
         try:
-            return self._fork(self._ensure_server())
+            try:
+                return self._fork(self._ensure_server())
+            except ConnectionError:
+                # The server was killed at this moment: another one can do it.
+                self._end_server()
+                return self._fork(self._ensure_server())
         except OSError as error:
             raise WorkerError(f"no process could be started: {error}") from error
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
 
     def _ensure_server(self) -> socket.socket:
         if self._control is not None and self._server is not None and self._server.poll() is None:
@@ -281,7 +313,9 @@ class ProcessPool:
                 mine.append(kept)
             socket.send_fds(control, [REQUEST.pack(FORK, 0, 0)], theirs)
             reply = control.recv(REPLY.size, socket.MSG_WAITALL)
-            pid = REPLY.unpack(reply)[0] if len(reply) == REPLY.size else -1
+            if len(reply) < REPLY.size:
+                raise ConnectionResetError("the fork server has ended")
+            (pid,) = REPLY.unpack(reply)
             if pid < 0:
                 raise OSError("the fork server cannot fork")
             arenas = Arena(theirs[3]), Arena(theirs[2])
@@ -293,8 +327,20 @@ class ProcessPool:
             for descriptor in theirs:
                 os.close(descriptor)
         write_fd, read_fd, stdout, stderr, status = mine
-        link = Link(read_fd, write_fd, *arenas, drains=True)
+        link = Link(read_fd, write_fd, *arenas, drains=True, end_fd=status)
         return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr), self)
+
+
+_pools: weakref.WeakSet[ProcessPool] = weakref.WeakSet()
+
+
+def _abandon_pools() -> None:
+    for pool in tuple(_pools):
+        pool.abandon()
+
+
+# In a forked child too, `has_ended` and `close` find nothing of the parent's any more.
+os.register_at_fork(after_in_child=_abandon_pools)
 
 
 def _reversed_pipe() -> tuple[int, int]:

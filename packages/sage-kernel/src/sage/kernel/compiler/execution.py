@@ -7,6 +7,7 @@ from dataclasses import replace
 from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, PipelineError
 from sage.kernel.operators import Function, FunctionFactory
 from sage.kernel.operators.process_code import explain_code
+from sage.kernel.operators.shaping import LimitSpec
 
 from .costs import HAND_OVER_S, shown
 from .plan import Measurement, Plan
@@ -56,6 +57,9 @@ def choose_execution(plan: Plan) -> Plan:
             why += "; cpu_bound: pure-Python work holds up the event loop, a plain function would get a process"
         elif measured is not None and chosen[operator.name] is Execution.ASYNC and _computes(measured):
             why += f"; {_told(measured)}: that holds up the event loop, a plain function would get a process"
+        if chosen[operator.name] is Execution.PROCESS and _ends_sources(operator):
+            chosen[operator.name] = Execution.THREAD
+            why = "it ends its source when it has got enough, which only this process can do"
         if chosen[operator.name] is Execution.PROCESS and _is_instance(operator):
             why += "; the instance itself stays as it is, each process has a copy"
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
@@ -97,6 +101,10 @@ def _cpu_bound(operator: BaseTransformation, found: str = "it is cpu_bound") -> 
     if reason:
         return Execution.THREAD, on_thread + f"it cannot be sent to a process, {reason}"
     return Execution.PROCESS, f"{found}: pure-Python work shares no interpreter lock there"
+
+
+def _ends_sources(operator: BaseTransformation) -> bool:
+    return isinstance(operator.factory, FunctionFactory) and isinstance(operator.factory.target, LimitSpec)
 
 
 def _is_instance(operator: BaseTransformation) -> bool:

@@ -1,9 +1,11 @@
 """Pipelines out of YAML files, with the meaning of the Python ones.
 
-- `build`: `load_pipeline_file`, `check_pipeline_file`; `specification`: the form of one operator
+- `build`: `load_pipeline_file`, `check_pipeline_file`; `declaring`, `operations`, `targets`: what a file says, through
+  the DSL
+- `kinds`, `specification`, `forms`, `inputs`: the form of one operator
 - `document`, `substitution`, `findings`: values with their places, `${VAR}`, everything that is wrong at once
 - `registry`: operators by name; `describe`: what is known of one
-- `write`: a Python pipeline as a YAML file; `schema`: JSON Schema for editors
+- `write`, `write_inputs`: a Python pipeline as a YAML file; `schema`: JSON Schema for editors
 """
 
 from __future__ import annotations

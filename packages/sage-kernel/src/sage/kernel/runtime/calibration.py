@@ -71,9 +71,6 @@ def calibrate(graph: LogicalGraph) -> dict[str, Measurement]:
     )
     thread.start()
     thread.join()
-    for operator in graph.transformations:
-        # Only code that ends its thread (SystemExit) comes to this.
-        found.setdefault(operator.name, Measurement(reason="the measurement was ended by an operator before it"))
     return found
 
 
@@ -91,7 +88,7 @@ class _Calibration:
                 self._found[operator.name] = self._measure(operator)
             except _NotMeasuredError as reason:
                 self._found[operator.name] = Measurement(reason=str(reason))
-            except Exception as error:  # user code, which raises whatever it likes: the run will tell of it
+            except (Exception, SystemExit) as error:  # user code raises whatever it likes: the run will tell of it
                 self._found[operator.name] = Measurement(reason=f"it raised {type(error).__name__}: {error}")
 
     def _measure(self, operator: BaseTransformation) -> Measurement:
@@ -180,7 +177,7 @@ def _first_items(operator: BaseTransformation, factory: FunctionFactory, end: fl
         return copy.deepcopy(list(islice(target.iterable, ITEMS_MAX)))
     if not factory.is_method:
         raise _NotMeasuredError("a generator function or an instance as a source may take its items from where they go")
-    if operator.options.get("blocking", True):
+    if operator.options.get("blocking", True) or factory.is_async:
         raise _NotMeasuredError("it may wait for something outside (blocking)")
     source = factory.create(0, 1).function
     assert isinstance(source, SourceFunction)

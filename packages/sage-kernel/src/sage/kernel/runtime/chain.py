@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import length_hint
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from sage.kernel.graph import Emit, OnError, OperatorError, OperatorKind
 from sage.kernel.operators import BadRecord, SinkFunction
@@ -25,41 +25,10 @@ from .gather import ListCallError
 from .list_work import ListWork
 from .lone import generate_lone
 from .places import DatedState
+from .set_aside import DeadLetterSink, SetAside
 from .steps import Interrupted, KeyGuard, ResultError, Step, StepFailed, UnawaitedError, cancelled_call
 
 __all__ = ["Chain", "DeadLetterSink", "Outputs", "SetAside"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """An item that an operator could not process.
-
-    Attributes:
-        operator: name of the operator that raised.
-        replica_index: which replica it was.
-        item: the operator's input.
-        key: its key, or None.
-        keyed: whether there is a key.
-        attempts: calls that were made.
-        error: what the last one raised.
-        side: of an operator on two streams, which one the item came from; else None.
-    """
-
-    operator: str
-    replica_index: int
-    item: Any
-    key: Hashable
-    keyed: bool
-    attempts: int
-    error: BaseException
-    side: int | None = None
-
-
-class DeadLetterSink(Protocol):
-    """Where items are set aside durably."""
-
-    def add(self, letter: SetAside) -> None:
-        """Store the letter; returns when it is safe, raises when it is not."""
 
 
 class Outputs:

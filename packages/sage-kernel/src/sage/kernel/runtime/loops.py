@@ -92,11 +92,6 @@ class LoopTracker:
         return self._ended
 
     @property
-    def room(self) -> int:
-        """Items that could be put now."""
-        return self._channel.room
-
-    @property
     def closed(self) -> bool:
         """Whether the job is being aborted."""
         return self._closed
@@ -195,6 +190,11 @@ class _ChannelView:
     def load(self) -> int:
         """Items that wait, plus those that the reader took and has not come back from."""
         return self._channel.load
+
+    @property
+    def room(self) -> int:
+        """Items that could be put now."""
+        return self._channel.room
 
     @property
     def closed(self) -> bool:

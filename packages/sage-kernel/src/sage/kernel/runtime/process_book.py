@@ -6,17 +6,18 @@ import pickle
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from sage.kernel.graph import BaseTransformation, TaskNode
+from sage.kernel.graph import BaseTransformation, OnError, TaskNode
 from sage.kernel.telemetry import ReplicaCounters
 
+from . import process_protocol as say
 from .chain import DeadLetterSink, SetAside
 from .process_protocol import Letter, Report, keeps_state
+from .process_rows import Batch, Counts, kept_outputs, rows_of, undone
+from .remote_errors import TransportError
+from .salvage import reason_unreadable
 from .steps import StepFailed
 
 __all__ = ["ProcessBook", "Untransferable"]
-
-Counts = tuple[int, int, int, int, int]
-"""Items in, items out, errors, retries, dead letters."""
 
 
 class Untransferable:
@@ -55,6 +56,7 @@ class ProcessBook:
         self._node = node
         self._counters = counters
         self._dead_letters = dead_letters
+        self._operators = tuple(operators)
         self.keeps_state = any(map(keeps_state, operators))
         self._base: list[Counts] = [(0, 0, 0, 0, 0)] * len(operators)
         self._counted: dict[int, dict[str, float]] = {}
@@ -149,6 +151,51 @@ class ProcessBook:
         )
         self.count(position, (0, 0, 0, 0, 1))
 
+    def mend(self, answer: Any, batch: Batch | None, exploding: int) -> Any:
+        """An answer of which something cannot be rebuilt here, without that. Outputs become errors of the last
+        operator, and their rows are set aside as a whole.
+
+        Args:
+            answer: what could be salvaged of it.
+            batch: whose rows it answers.
+            exploding: position of the first operator that makes several items of one.
+
+        Raises:
+            StepFailed: the contract of the last operator says that the job fails.
+        """
+        if answer[0] == say.ENTERING:
+            return (*answer[:2], (None, False), None)
+        if answer[0] not in (say.DONE, say.COUNTED):
+            return answer
+        what, rows, busy, values, keys, origins, *more = answer
+        if more:
+            _mend_letters(more[0].letters)
+        errors: dict[int, Exception] = {}
+        for index, value in enumerate(values):
+            reason = reason_unreadable((value, keys[index] if keys else None))
+            if reason:
+                errors[index] = TransportError(f"the output cannot be rebuilt in the program's process: {reason}")
+        gone: set[int] = set()
+        for row, (error, indexes) in rows_of(errors, more[1] if more else None, len(values)).items():
+            gone.update(indexes)
+            if self._operators[-1].contract.io.errors.on_error is OnError.FAIL:
+                raise StepFailed(f"an output of {self._operators[-1].name!r} cannot be taken over", error)
+            if batch is None or not rows:
+                self.count(len(self._operators) - 1, (0, -1, 1, 0, 0))
+                text = Untransferable("an output at the end of the stream")
+                self.give_up(len(self._operators) - 1, text, None, 1, error)
+                continue
+            for position, counts in enumerate(undone(len(self._operators), exploding, len(indexes))):
+                self.count(position, counts)
+            self._give_up_row(batch, batch.done + row, error)
+        left, left_keys, left_origins = kept_outputs(values, keys or (), origins or (), gone)
+        return what, rows, busy, left, left_keys or None, left_origins or None, *more
+
+    def _give_up_row(self, batch: Batch, index: int, error: Exception) -> None:
+        item = batch.values[index]
+        side, item = item if "sides" in self._operators[0].options else (None, item)
+        self.give_up(0, item, None if batch.keys is None else [batch.keys[index]], 1, error, side=side)
+
     def begin_anew(self) -> None:
         """A new process begins to count at 0: what the last one has told stays."""
         self._base = [
@@ -160,6 +207,15 @@ class ProcessBook:
             for name, amount in counters.items():
                 mine[name] = mine.get(name, 0) + amount
         self._counted = {}
+
+
+def _mend_letters(letters: Sequence[Letter]) -> None:
+    for letter in letters:
+        reason = reason_unreadable(letter.item)
+        if reason:
+            letter.item, letter.travels = f"an item that cannot be rebuilt here: {reason}", False
+        if reason_unreadable(letter.key):
+            letter.key = None
 
 
 def _plus(one: Counts, other: Counts) -> Counts:

@@ -11,9 +11,11 @@ Parent to process:
 
 Process to parent; answers come in the order of the batches:
 
-- `READY`: set up
+- `READY, tears_down, exploding`: set up; whether an operator has a `teardown` of its own, and the position of the
+  first that makes several items of one (the number of operators without such)
 - `DONE, rows, busy_ns, values, keys, origins`: so many rows are through and nothing special happened
-- `COUNTED, rows, busy_ns, values, keys, origins, report`: likewise, with a `Report`
+- `COUNTED, rows, busy_ns, values, keys, origins, report, starts`: likewise, with a `Report`; `starts` is for each row
+  how many outputs were there before it, None where each row has exactly one
 - `REFUSED, reason`: the batch cannot be unpickled
 - `ENTERING, step, value, key`: a call of `SINGLE` begins; the value is `None, False` where it cannot be sent
 - `PAUSING, begins`: a retry waits, or has waited

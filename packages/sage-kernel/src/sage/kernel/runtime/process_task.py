@@ -18,7 +18,6 @@ import random
 import threading
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sage.common.serialization import explain_unpicklable
@@ -34,7 +33,9 @@ from .chain import DeadLetterSink
 from .edges import Sender
 from .process_book import ProcessBook, Untransferable
 from .process_protocol import Report
+from .process_rows import Batch, is_instance
 from .remote_errors import PortableError, ProcessDiedError, TransportError
+from .salvage import salvage
 from .steps import Interrupted, StepFailed
 from .task import Activity, BatchLimit, Task, TaskParts
 
@@ -46,40 +47,8 @@ PROCESS_MODULES = ("sage.kernel.runtime.process_worker",)
 """What the fork server imports before it forks."""
 
 _ENTRY = "sage.kernel.runtime.process_worker:run_worker"
-_IDLE_DEATHS_MAX = 3
+_DEATHS_MAX = 3
 _BATCH_BYTES = 4 << 20
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Rows on their way to the process or waiting to be sent.
-
-    Attributes:
-        done: how many of them are answered.
-        alone: it is one row of those with which a process has died.
-        attempts: processes that have died with this row alone.
-    """
-
-    values: Sequence[Any]
-    keys: Sequence[Hashable] | None
-    origins: int | list[int]
-    done: int = 0
-    alone: bool = False
-    attempts: int = 0
-
-    def rows(self) -> list[_Batch]:
-        """Its rows without an answer, each by itself."""
-        return [
-            _Batch(
-                [value],
-                None if self.keys is None else [self.keys[index]],
-                self.origins if isinstance(self.origins, int) else [self.origins[index]],
-                alone=True,
-                attempts=self.attempts,
-            )
-            for index, value in enumerate(self.values)
-            if index >= self.done
-        ]
 
 
 class ProcessTask(Task):
@@ -107,13 +76,16 @@ class ProcessTask(Task):
         self._pool = pool
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()
-        self._in_flight: deque[_Batch] = deque()
-        self._waiting: deque[_Batch] = deque()
+        self._in_flight: deque[Batch] = deque()
+        self._waiting: deque[Batch] = deque()
         self._ready = self._finishing = self._finished = False
         self._limit = BatchLimit(maximum=self.OUT_LIMIT)
         self._rows_by_bytes = self.OUT_LIMIT
         self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
         self._idle_deaths = 0
+        self._tears_down = False
+        self._exploding = len(operators)
+        self._warned = False
         self._random = random.Random(parts.node.replica_index)
         self._since = 0
         self._blocked_ns = 0
@@ -186,22 +158,35 @@ class ProcessTask(Task):
 
     def _start_process(self) -> None:
         self.activity = Activity.SETUP
+        answer = self._begin(_DEATHS_MAX)
+        if answer[0] == "unreadable":
+            raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
+        if answer[0] == say.FAILED:
+            self._fail(answer)
+        _, self._tears_down, self._exploding = answer
+        self.activity = Activity.WAITING_INPUT
+        with self._lock:
+            self._ready = True
+
+    def _begin(self, tries: int) -> Any:
+        """Have a process set up; its answer. One that dies over it may have been ended by chance, or have been dead
+        before: then another one is asked.
+        """
         process = self._process = self._pool.acquire()
         if self._signals.aborting.is_set():
             raise Interrupted
         try:
             process.begin(_ENTRY, self._order)
-            answer = process.link.receive()
+            return process.link.receive()
         except LinkClosedError as error:
             self._check_aborted()
-            raise OperatorError(f"setup of {self._names()} failed: {process.describe_end()}") from error
-        if answer[0] == "unreadable":
-            raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
-        if answer[0] == say.FAILED:
-            self._fail(answer)
-        self.activity = Activity.WAITING_INPUT
-        with self._lock:
-            self._ready = True
+            story = process.describe_end()
+            if tries == 1:
+                raise OperatorError(f"setup of {self._names()} failed: {story}") from error
+        logger.warning("%s: set-up is tried in another process: %s", self.id, story)
+        self._process = None
+        self._pool.discard(process)
+        return self._begin(tries - 1)
 
     def _end_process(self) -> None:
         """Have the operators torn down and give the process back.
@@ -217,6 +202,10 @@ class ProcessTask(Task):
                 pass
         except LinkClosedError as error:
             self._check_aborted()
+            if not self._tears_down:
+                # All rows are answered and nobody had anything to do any more.
+                logger.warning("%s: all work was done when %s", self.id, process.describe_end())
+                return
             raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}") from error
         self._ledger.apply(answer[2])
         with self._lock:
@@ -261,7 +250,7 @@ class ProcessTask(Task):
         Args:
             own: the task's own thread calls.
         """
-        refused: list[tuple[_Batch, Exception]] = []
+        refused: list[tuple[Batch, Exception]] = []
         with self._lock:
             process = self._process
             while process is not None and self._ready and len(self._in_flight) < self.WINDOW:
@@ -275,7 +264,7 @@ class ProcessTask(Task):
         if refused:
             self._pump(own=own)
 
-    def _try_send(self, process: WorkerProcess, batch: _Batch, refused: list[tuple[_Batch, Exception]] | None) -> bool:
+    def _try_send(self, process: WorkerProcess, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
         """Send a batch; False when nothing more can be sent now.
 
         Args:
@@ -305,7 +294,7 @@ class ProcessTask(Task):
         except LinkClosedError:
             logger.debug("%s: process %s is gone", self.id, process.pid)
 
-    def _next_batch(self, process: WorkerProcess) -> _Batch | None:
+    def _next_batch(self, process: WorkerProcess) -> Batch | None:
         """The next rows of the inbox; None when there are none, or when nothing will come any more."""
         inbox = self._inbox
         while self._open_inputs:
@@ -323,7 +312,7 @@ class ProcessTask(Task):
             self._tell(process, say.FINISH)
         return None
 
-    def _take(self, packet: Packet) -> _Batch:
+    def _take(self, packet: Packet) -> Batch:
         now = self._now()
         size = packet.size
         self.counters.items_in += size
@@ -336,9 +325,9 @@ class ProcessTask(Task):
             self.count_wait(packet, now)
         if self.parts.keys_in:
             self.sample_keys(packet)
-        return _Batch(packet.values, packet.keys if self.parts.keys_in else None, packet.origins)
+        return Batch(packet.values, packet.keys if self.parts.keys_in else None, packet.origins)
 
-    def _send(self, process: WorkerProcess, batch: _Batch, *, draining: bool) -> None:
+    def _send(self, process: WorkerProcess, batch: Batch, *, draining: bool) -> None:
         # First the book, then the pipe: a process may die at any moment.
         if not self._in_flight:
             now = self._now()
@@ -359,9 +348,9 @@ class ProcessTask(Task):
         if sent > 65536:
             self._rows_by_bytes = max(1, min(self.OUT_LIMIT, _BATCH_BYTES * len(values) // sent))
 
-    def _divide(self, batch: _Batch, error: Exception, refused: list[tuple[_Batch, Exception]]) -> None:
+    def _divide(self, batch: Batch, error: Exception, refused: list[tuple[Batch, Exception]]) -> None:
         """Take out the rows that cannot be sent; the others wait to be sent as they were."""
-        rest: list[_Batch] = []
+        rest: list[Batch] = []
         for row in batch.rows():
             row.alone = batch.alone
             try:
@@ -387,15 +376,14 @@ class ProcessTask(Task):
             self._revive()
             return
         except UnreadableMessageError as error:
-            raise StepFailed(
-                f"an output of {self._names()} cannot be rebuilt here (its class must be importable in this process)",
-                error,
-            ) from error
+            answer = salvage(error.pickled, error.buffers)
+            batch = self._in_flight[0] if self._in_flight else None
+            answer = self._ledger.mend(answer, batch, self._exploding)
         what = answer[0]
         if what == say.DONE:
             self._take_done(answer[1], answer[2], answer[3], answer[4], answer[5], None)
         elif what == say.COUNTED:
-            self._take_done(*answer[1:])
+            self._take_done(*answer[1:7])
         elif what == say.ECHO:
             self._pump(own=True)
         elif what == say.ENTERING:
@@ -500,7 +488,7 @@ class ProcessTask(Task):
             raise StepFailed(message, raised)
         raise raised
 
-    def _refuse(self, row: _Batch, reason: Exception) -> None:
+    def _refuse(self, row: Batch, reason: Exception) -> None:
         """A row cannot be sent to the process: an error of the first operator, which no retry can mend."""
         error = reason
         if not isinstance(error, TransportError):
@@ -513,7 +501,7 @@ class ProcessTask(Task):
             raise StepFailed(f"operator {operator.name!r} cannot be given an item", error)
         self._give_up(0, row.values[0], row, 1, error)
 
-    def _give_up(self, position: int, item: Any, row: _Batch, attempts: int, error: Exception) -> None:
+    def _give_up(self, position: int, item: Any, row: Batch, attempts: int, error: Exception) -> None:
         # Only the first operator can be one on two streams, whose items come with their side.
         sided = position == 0 and "sides" in self._transformations[0].options
         side, item = item if sided else (None, item)
@@ -558,8 +546,9 @@ class ProcessTask(Task):
             raise OperatorError(f"the state of {self._names()} is lost: {story}")
         if not lost:
             self._idle_deaths += 1
-            if self._idle_deaths >= _IDLE_DEATHS_MAX:
+            if self._idle_deaths >= _DEATHS_MAX:
                 raise OperatorError(f"{self._names()} cannot go on: {self._idle_deaths} processes died idle; {story}")
+        self._warn_of_instances()
         self._ledger.begin_anew()
         self.pausing = 0
         self._finishing = False
@@ -570,7 +559,18 @@ class ProcessTask(Task):
         self._start_process()
         self._pump(own=True)
 
-    def _blame(self, row: _Batch, error: ProcessDiedError) -> list[_Batch]:
+    def _warn_of_instances(self) -> None:
+        names = [repr(operator.name) for operator in self._transformations if is_instance(operator)]
+        if names and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: the instance(s) %s begin anew in another process; if one keeps something between items, say "
+                "StateSpec(kind=StateKind.STATEFUL) in its contract, so that the job fails instead",
+                self.id,
+                ", ".join(names),
+            )
+
+    def _blame(self, row: Batch, error: ProcessDiedError) -> list[Batch]:
         """A process has died with one row alone: a failed attempt of the operator that it was in; the row again where
         that has a retry left.
         """

@@ -23,6 +23,7 @@ from .chain import Chain, SetAside
 from .codegen import COUNTED as COUNTED_KINDS
 from .codegen import ChainShape
 from .process_protocol import Letter, Report, keeps_state
+from .process_rows import kept_outputs, rows_of, undone
 from .remote_errors import TransportError, portable_error
 from .steps import Step, StepFailed
 from .task import BatchLimit, Task
@@ -35,13 +36,21 @@ _TEXT_MAX = 4096
 
 
 class _Letters:
-    """Takes the dead letters of the chain; they leave with the next answer."""
+    """Takes the dead letters of the chain; they leave with the next answer.
+
+    Attributes:
+        outputs: of the chain.
+        places: for each letter since the last answer, how many outputs there were before it.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = list(names)
         self.waiting: list[Letter] = []
+        self.outputs: Sequence[Any] = ()
+        self.places: list[int] = []
 
     def add(self, letter: SetAside) -> None:
+        self.places.append(len(self.outputs))
         item, travels = letter.item, True
         try:
             pickle.dumps(item, 5)
@@ -82,6 +91,9 @@ class _Worker:
         self._pausing = False
         self._counted: dict[int, dict[str, float]] = {}
         self._keeps_state = False
+        self._starts: list[int] = []
+        self._inputs: Sequence[Any] = ()
+        self._input_keys: Sequence[Hashable] | None = None
         self._times_sent_ns = 0
         self._limit = BatchLimit(maximum=Task.OUT_LIMIT)
 
@@ -102,11 +114,16 @@ class _Worker:
         # Where each row leaves each operator once, the counts follow from the number of rows.
         self._derivable = not kinds & COUNTED_KINDS and not any(step.emit.value == "final" for step in self._steps)
         self._grows = OperatorKind.FLATMAP in kinds
+        self._starts_noted = bool(kinds & COUNTED_KINDS)
+        self._exploding = next(
+            (index for index, step in enumerate(self._steps) if step.kind is OperatorKind.FLATMAP), len(self._steps)
+        )
         self._keeps_state = any(map(keeps_state, operators))
         self._chain = self._make_chain(self._steps)
         traced = [replace(step, call=self._traced(index, step)) for index, step in enumerate(self._steps)]
         self._single_chain = self._make_chain(traced)
         self._single_chain.outputs = self._chain.outputs
+        self._letters.outputs = self._chain.outputs.values
         self._plain_run = self._chain.code(timed=False, origins_in=False).run
         for position, function, context in self._functions:
             name = node.chain[position]
@@ -145,6 +162,12 @@ class _Worker:
             return call(value)
 
         return traced
+
+    @property
+    def facts(self) -> tuple[bool, int]:
+        """What `READY` tells."""
+        tears_down = any(type(function).teardown is not Function.teardown for _, function, _ in self._functions)
+        return tears_down, self._exploding
 
     def tear_down(self) -> BaseException | None:
         """Tear down what was set up, last first; the first error."""
@@ -223,8 +246,9 @@ class _Worker:
         """Run rows, or the first of them where they have too many outputs, and answer for them; how many."""
         size, chain, outputs = len(values), self._chain, self._chain.outputs
         many = origins.__class__ is not int
+        self._inputs, self._input_keys = values, keys
         start = self._now()
-        if keys is None and not many and not timed and not self._grows:
+        if keys is None and not many and not timed and not self._starts_noted:
             self._plain_run(iter(values), size, outputs.values, outputs.keys, outputs.origins)
         else:
             columns: list[Sequence[Any]] = [values]
@@ -234,18 +258,22 @@ class _Worker:
                 columns.append(origins)
             rows: Iterator[Any] = iter(zip(*columns, strict=True) if len(columns) > 1 else values)
             self._full = False
-            rows = self._until_full(rows) if self._grows else rows
+            rows = self._noting_starts(rows) if self._starts_noted else rows
             size = chain.run_batch(rows, 0, chain.code(timed=timed, origins_in=many, counted=True))
         busy = self._now() - start
         self._item_ns = busy // size
         limit = self._limit
         if size >= limit.items or busy > limit.target_ns:
             limit.update(size, busy)
-        self._answer(size, busy, values)
+        self._answer(size, busy)
         return size
 
-    def _until_full(self, rows: Iterator[Any]) -> Iterator[Any]:
+    def _noting_starts(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """The rows, until there are too many outputs."""
+        self._starts.clear()
+        outputs, note = self._chain.outputs.values, self._starts.append
         for row in rows:
+            note(len(outputs))
             yield row
             if self._full:
                 return
@@ -255,13 +283,15 @@ class _Worker:
         self._full = True
 
     def _work_single(self, value: Any, key: Hashable, origin: int | None) -> None:
+        self._inputs, self._input_keys = [value], [key] if self._order.keys_in else None
+        self._starts[:] = [0]
         start = self._now()
         self._single_chain.process(0, value, key, origin, fresh=True)
-        self._answer(1, self._now() - start, [value], special=True)
+        self._answer(1, self._now() - start, special=True)
 
     # -- answers
 
-    def _answer(self, rows: int, busy: int, inputs: Sequence[Any], *, special: bool = False) -> None:
+    def _answer(self, rows: int, busy: int, *, special: bool = False) -> None:
         outputs = self._chain.outputs
         errors = 0
         for operator in self._operators:
@@ -272,14 +302,14 @@ class _Worker:
             news |= self._has_news()
         if special or news or errors != self._errors or not self._derivable:
             self._errors = errors
-            self._answer_counted(rows, busy, inputs)
+            self._answer_counted(rows, busy)
             return
         try:
             self._link.send((say.DONE, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None))
         except LinkClosedError:
             raise
         except Exception:  # whatever pickling raises
-            self._answer_counted(rows, busy, inputs)
+            self._answer_counted(rows, busy)
             return
         outputs.clear()
 
@@ -297,25 +327,45 @@ class _Worker:
                 self._keeps_state = news = True
         return news
 
-    def _answer_counted(self, rows: int, busy: int, inputs: Sequence[Any]) -> None:
+    def _answer_counted(self, rows: int, busy: int) -> None:
         outputs = self._chain.outputs
         self._has_news()
+        starts = self._row_starts(rows)
         try:
-            self._send_counted(rows, busy)
+            self._send_counted(rows, busy, starts)
         except LinkClosedError:
             raise
         except Exception:  # whatever pickling raises: find the outputs that cannot travel
-            self._set_aside_outputs(inputs if len(inputs) == len(outputs.values) else ())
-            self._send_counted(rows, busy)
+            starts = self._set_aside_outputs(rows, starts)
+            self._send_counted(rows, busy, starts)
         outputs.clear()
+        self._letters.places.clear()
 
-    def _send_counted(self, rows: int, busy: int) -> None:
+    def _row_starts(self, rows: int) -> list[int] | None:
+        """For each row how many outputs there were before it, None where each has exactly one."""
+        places = self._letters.places
+        if not rows or (not self._starts_noted and not places):
+            return None
+        if self._starts_noted:
+            return self._starts[:rows]
+        # Each row has gone through or has become a letter.
+        starts, before, letters = [], 0, iter(places)
+        place = next(letters, -1)
+        for _ in range(rows):
+            starts.append(before)
+            if place == before:
+                place = next(letters, -1)
+            else:
+                before += 1
+        return starts
+
+    def _send_counted(self, rows: int, busy: int, starts: list[int] | None) -> None:
         outputs = self._chain.outputs
         waiting = self._letters.waiting
         report = self._report(times=self._times_due())
         try:
             self._link.send(
-                (say.COUNTED, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None, report)
+                (say.COUNTED, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None, report, starts)
             )
         except BaseException:
             self._letters.waiting = waiting
@@ -339,44 +389,71 @@ class _Worker:
             self._keeps_state,
         )
 
-    def _set_aside_outputs(self, inputs: Sequence[Any]) -> None:
-        """Outputs that cannot be sent become errors of the last operator."""
+    def _set_aside_outputs(self, rows: int, starts: list[int] | None) -> list[int] | None:
+        """Outputs that cannot be sent become errors of the last operator; a row of which one output cannot be sent is
+        set aside as a whole. The starts of the rows in what is left.
+        """
         outputs, step = self._chain.outputs, self._steps[-1]
-        values, keys, origins = outputs.values[:], outputs.keys[:], outputs.origins[:]
-        outputs.clear()
-        for index, value in enumerate(values):
-            error = _unsendable(value)
-            if error is None:
-                outputs.values.append(value)
-                outputs.keys += keys[index : index + 1]
-                outputs.origins += origins[index : index + 1]
-                continue
-            step.counters.items_out -= 1
-            step.counters.errors += 1
-            if step.io.errors.on_error is OnError.FAIL:
-                raise StepFailed(f"operator {step.name!r} gave an output that cannot be sent on", error)
-            step.counters.dead_letters += 1
-            item: Any = _text(value)
-            side: int | None = None
-            if inputs and len(self._steps) == 1:
-                side, item = inputs[index] if step.sided else (None, inputs[index])
-            key = keys[index] if keys else None
-            self._letters.add(
-                SetAside(
-                    operator=step.name,
-                    replica_index=self._order.node.replica_index,
-                    item=item,
-                    key=key,
-                    keyed=bool(keys),
-                    attempts=1,
-                    error=error,
-                    side=side,
-                )
+        errors = {
+            index: error
+            for index, value in enumerate(outputs.values)
+            if (error := _unsendable(value)) or (outputs.keys and (error := _unsendable(outputs.keys[index])))
+        }
+        if errors and step.io.errors.on_error is OnError.FAIL:
+            raise StepFailed(f"operator {step.name!r} gave an output that cannot be sent on", min(errors.items())[1])
+        counted = len(outputs.values)
+        gone: set[int] = set()
+        for row, (error, indexes) in rows_of(errors, starts, counted).items():
+            gone.update(indexes)
+            if rows:
+                self._set_aside_row(row, error, len(indexes))
+            else:
+                self._set_aside_last(row, error)
+        left = kept_outputs(outputs.values, outputs.keys, outputs.origins, gone)
+        outputs.values[:], outputs.keys[:], outputs.origins[:] = left
+        if starts is None and not rows:
+            return None
+        before = starts or range(counted)
+        return [start - sum(index < start for index in gone) for start in before]
+
+    def _set_aside_row(self, row: int, error: TransportError, outputs: int) -> None:
+        """The letter has the input of the first operator, from which on the row can be worked on again."""
+        for operator, counts in zip(self._operators, undone(len(self._steps), self._exploding, outputs), strict=True):
+            operator.items_in += counts[0]
+            operator.items_out += counts[1]
+            operator.errors += counts[2]
+        item, first, keys = self._inputs[row], self._steps[0], self._input_keys
+        side, item = item if first.sided else (None, item)
+        self._add_letter(first, item, None if keys is None else keys[row], keys is not None, error, side)
+
+    def _set_aside_last(self, index: int, error: TransportError) -> None:
+        """An output that belongs to no row, at the end of the stream: there is only its text."""
+        outputs, step = self._chain.outputs, self._steps[-1]
+        step.counters.items_out -= 1
+        step.counters.errors += 1
+        key = outputs.keys[index] if outputs.keys and _unsendable(outputs.keys[index]) is None else None
+        self._add_letter(step, _text(outputs.values[index]), key, bool(outputs.keys), error, None)
+
+    def _add_letter(
+        self, step: Step, item: Any, key: Hashable, keyed: bool, error: TransportError, side: int | None
+    ) -> None:
+        step.counters.dead_letters += 1
+        self._letters.add(
+            SetAside(
+                operator=step.name,
+                replica_index=self._order.node.replica_index,
+                item=item,
+                key=key,
+                keyed=keyed,
+                attempts=1,
+                error=error,
+                side=side,
             )
+        )
 
     def _flush_final(self) -> None:
         if self._chain.outputs.values:
-            self._answer_counted(0, 0, ())
+            self._answer_counted(0, 0)
 
     def _pause(self, seconds: float) -> None:
         if seconds < 0.05:
@@ -416,7 +493,7 @@ def run_worker(link: Link, order: ProcessOrder) -> None:
     try:
         try:
             worker.prepare()
-            link.send((say.READY,))
+            link.send((say.READY, *worker.facts))
             worker.serve()
         except LinkClosedError:
             raise

@@ -47,7 +47,7 @@ class PortableError:
         if self.pickled is not None:
             try:
                 error = pickle.loads(self.pickled)
-            except Exception:  # a class of the user's may refuse in any way; its text says enough
+            except (Exception, SystemExit):  # a class of the user's may refuse in any way; its text says enough
                 error = None
         if error is None:
             error = RemoteError(self.text)
@@ -70,7 +70,7 @@ def portable_error(error: BaseException) -> PortableError:
     try:
         pickled = pickle.dumps(error, 5)
         pickle.loads(pickled)
-    except Exception:  # whatever the user's class raises: then its text has to do
+    except (Exception, SystemExit):  # whatever the user's class raises: then its text has to do
         pickled = None
     lines = traceback.format_exception(error)
     text = "".join(traceback.format_exception_only(error)).strip()
