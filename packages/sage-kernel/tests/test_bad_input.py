@@ -144,17 +144,13 @@ def test_async_generators(tmp_path: Path) -> None:
     assert sorted(env.from_collection(["a b", "", "c"]).flatmap(words).collect()) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("use", ["source", "map"])
-def test_async_generators_where_they_cannot_be_used_are_refused(tmp_path: Path, use: str) -> None:
+def test_async_generators_where_they_cannot_be_used_are_refused(tmp_path: Path) -> None:
     async def words(line: str = "") -> Any:
         yield line
 
     env = environment(tmp_path)
     with pytest.raises((PipelineError, JobFailedError, DeadLettersError), match=r"(?i)generator|coroutine|iterable"):
-        if use == "source":
-            env.from_source(words).collect()
-        else:
-            env.from_collection(["a"]).map(words).collect()
+        env.from_collection(["a"]).map(words).collect()
 
 
 def _endless() -> Iterator[int]:

@@ -121,6 +121,24 @@ def test_items_whose_rebuilding_exits_are_set_aside(tmp_path: Path) -> None:
     assert "SystemExit: 5" in letters(tmp_path)[0].error
 
 
+def test_a_letter_whose_item_cannot_be_rebuilt_is_told_in_words(tmp_path: Path) -> None:
+    def refuse(item: Any) -> Any:
+        if isinstance(item, Breaks):
+            raise KeyError("refused")
+        return item
+
+    env = environment(tmp_path)
+    out: list[int] = []
+    stream = env.from_collection(range(6)).map(lambda item: Breaks(item) if item == 3 else item, contract=PROCESS)
+    stream.map(refuse, contract=PROCESS, name="refuse").sink(out.append)
+    finished(env)
+    assert out == [0, 1, 2, 4, 5]
+    (letter,) = letters(tmp_path)
+    assert letter.operator == "refuse"
+    assert "ValueError: 3 breaks" in str(letter.item)
+    assert "refused" in letter.error
+
+
 @pytest.mark.parametrize("execution", [Execution.AUTO, Execution.PROCESS])
 @pytest.mark.parametrize("items", [0, 3])
 def test_limit_ends_its_source_whatever_it_asks_for(tmp_path: Path, execution: Execution, items: int) -> None:

@@ -493,10 +493,12 @@ def test_room_that_is_made_less_than_what_waits() -> None:
     channel.limit(2)
     assert channel.room == 0
     refused = channel.try_put(Batch([6]))
-    assert refused is not None and list(refused.items) == [6]
+    assert refused is not None
+    assert list(refused.items) == [6]
     assert channel.try_put(Batch([])) is None, "a message without items is never refused"
     taken = channel.try_get(5)
-    assert taken is not None and list(taken.items) == [0, 1, 2, 3, 4]
+    assert taken is not None
+    assert list(taken.items) == [0, 1, 2, 3, 4]
     assert (channel.occupancy, channel.room) == (1, 1)
     channel.limit(100)
     assert channel.room == 7

@@ -56,7 +56,7 @@ class WorkerProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is known to have ended, however that was; also when the fork server has ended and taken it along."""
+        """Whether it has ended, however that was: also where the fork server has ended and taken it along."""
         if self.exit_code(0) is not None or self._status_fd < 0:
             return True
         # Nothing is written there before the end, but it is closed with the server.

@@ -160,8 +160,8 @@ class LocalEnvironment:
                 )
             if inspect.iscoroutinefunction(source):
                 raise PipelineError(
-                    f"from_source cannot use the coroutine function {source!r}, which gives one value: make it an async "
-                    f"generator, which yields its items ({user_location()})"
+                    f"from_source cannot use the coroutine function {source!r}, which gives one value: make it an "
+                    f"async generator, which yields its items ({user_location()})"
                 )
             source = CallableSource(source)
         added = declare(

@@ -87,10 +87,7 @@ class OutputEdge:
 
     def _advance_adaptive(self) -> Sequence[Channel[Any]]:
         while self._unplaced is not None:
-            loads = [
-                TargetLoad(channel.load, channel.room)
-                for channel in self._channels
-            ]
+            loads = [TargetLoad(channel.load, channel.room) for channel in self._channels]
             parts, self._unplaced = self._router.route(self._unplaced, loads)
             if not parts:
                 return self._channels

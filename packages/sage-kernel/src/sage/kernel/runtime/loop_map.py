@@ -46,9 +46,7 @@ class LoopMap:
             inside = [task.id for task in graph.tasks if task.chain[0] in loop.operators]
             self._loop_of.update(dict.fromkeys(inside, loop))
             entrances = sum(
-                len(edge.targets)
-                for edge in graph.edges
-                if edge.targets[0] in inside and edge.source not in inside
+                len(edge.targets) for edge in graph.edges if edge.targets[0] in inside and edge.source not in inside
             )
             tracker = LoopTracker(loop.futures[0], limit=loop.entry_limit, entrances=entrances)
             signals.on_abort(tracker.close)

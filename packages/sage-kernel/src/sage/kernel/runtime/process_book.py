@@ -165,11 +165,12 @@ class ProcessBook:
         """
         if answer[0] == say.ENTERING:
             return (*answer[:2], (None, False), None)
+        for part in answer:
+            if isinstance(part, Report):
+                _mend_letters(part.letters)
         if answer[0] not in (say.DONE, say.COUNTED):
             return answer
         what, rows, busy, values, keys, origins, *more = answer
-        if more:
-            _mend_letters(more[0].letters)
         errors: dict[int, Exception] = {}
         for index, value in enumerate(values):
             reason = reason_unreadable((value, keys[index] if keys else None))

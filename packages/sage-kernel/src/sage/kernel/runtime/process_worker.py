@@ -394,11 +394,11 @@ class _Worker:
         set aside as a whole. The starts of the rows in what is left.
         """
         outputs, step = self._chain.outputs, self._steps[-1]
-        errors = {
-            index: error
-            for index, value in enumerate(outputs.values)
-            if (error := _unsendable(value)) or (outputs.keys and (error := _unsendable(outputs.keys[index])))
-        }
+        errors: dict[int, TransportError] = {}
+        for index, value in enumerate(outputs.values):
+            reason = _unsendable(value) or (_unsendable(outputs.keys[index]) if outputs.keys else None)
+            if reason is not None:
+                errors[index] = reason
         if errors and step.io.errors.on_error is OnError.FAIL:
             raise StepFailed(f"operator {step.name!r} gave an output that cannot be sent on", min(errors.items())[1])
         counted = len(outputs.values)
@@ -416,7 +416,7 @@ class _Worker:
         before = starts or range(counted)
         return [start - sum(index < start for index in gone) for start in before]
 
-    def _set_aside_row(self, row: int, error: TransportError, outputs: int) -> None:
+    def _set_aside_row(self, row: int, error: Exception, outputs: int) -> None:
         """The letter has the input of the first operator, from which on the row can be worked on again."""
         for operator, counts in zip(self._operators, undone(len(self._steps), self._exploding, outputs), strict=True):
             operator.items_in += counts[0]
@@ -426,7 +426,7 @@ class _Worker:
         side, item = item if first.sided else (None, item)
         self._add_letter(first, item, None if keys is None else keys[row], keys is not None, error, side)
 
-    def _set_aside_last(self, index: int, error: TransportError) -> None:
+    def _set_aside_last(self, index: int, error: Exception) -> None:
         """An output that belongs to no row, at the end of the stream: there is only its text."""
         outputs, step = self._chain.outputs, self._steps[-1]
         step.counters.items_out -= 1
@@ -435,7 +435,7 @@ class _Worker:
         self._add_letter(step, _text(outputs.values[index]), key, bool(outputs.keys), error, None)
 
     def _add_letter(
-        self, step: Step, item: Any, key: Hashable, keyed: bool, error: TransportError, side: int | None
+        self, step: Step, item: Any, key: Hashable, keyed: bool, error: Exception, side: int | None
     ) -> None:
         step.counters.dead_letters += 1
         self._letters.add(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = ["reason_unreadable", "salvage"]
 
@@ -61,30 +61,25 @@ def _on_top(load: _Load) -> _Load:
     return tolerant
 
 
+_CHANGING = (
+    pickle.REDUCE,
+    pickle.BUILD,
+    pickle.APPEND,
+    pickle.APPENDS,
+    pickle.SETITEM,
+    pickle.SETITEMS,
+    pickle.ADDITEMS,
+)
+_MAKING = (pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.FROZENSET)
+
+
 class _Salvager(pickle._Unpickler):
     """The unpickler of the standard library that is written in Python: its steps can be replaced one by one."""
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, _Load]] = {
         **pickle._Unpickler.dispatch,
-        **{
-            code[0]: wrap(pickle._Unpickler.dispatch[code[0]])
-            for wrap, codes in (
-                (
-                    _in_place,
-                    (
-                        pickle.REDUCE,
-                        pickle.BUILD,
-                        pickle.APPEND,
-                        pickle.APPENDS,
-                        pickle.SETITEM,
-                        pickle.SETITEMS,
-                        pickle.ADDITEMS,
-                    ),
-                ),
-                (_on_top, (pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.FROZENSET)),
-            )
-            for code in codes
-        },
+        **{code[0]: _in_place(pickle._Unpickler.dispatch[code[0]]) for code in _CHANGING},
+        **{code[0]: _on_top(pickle._Unpickler.dispatch[code[0]]) for code in _MAKING},
     }
 
     def find_class(self, module: str, name: str) -> Any:
