@@ -40,6 +40,7 @@ from .remote_errors import PortableError
 
 __all__ = [
     "BATCH",
+    "BATCH_NS",
     "COUNTED",
     "DONE",
     "ECHO",
@@ -69,6 +70,9 @@ _STATELESS_KINDS: Final = frozenset(
         OperatorKind.SINK,
     }
 )
+
+BATCH_NS: Final = 20_000_000
+"""What a batch may take: longer than on a thread, because a message to a process costs more than a packet."""
 
 BATCH: Final = 1
 SINGLE: Final = 2

@@ -79,7 +79,7 @@ class ProcessTask(Task):
         self._in_flight: deque[Batch] = deque()
         self._waiting: deque[Batch] = deque()
         self._ready = self._finishing = self._finished = False
-        self._limit = BatchLimit(maximum=self.OUT_LIMIT)
+        self._limit = BatchLimit(maximum=self.OUT_LIMIT, target_ns=say.BATCH_NS)
         self._rows_by_bytes = self.OUT_LIMIT
         self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
         self._idle_deaths = 0

@@ -95,7 +95,7 @@ class _Worker:
         self._inputs: Sequence[Any] = ()
         self._input_keys: Sequence[Hashable] | None = None
         self._times_sent_ns = 0
-        self._limit = BatchLimit(maximum=Task.OUT_LIMIT)
+        self._limit = BatchLimit(maximum=Task.OUT_LIMIT, target_ns=say.BATCH_NS)
 
     # -- set-up and tear-down
 
