@@ -57,14 +57,18 @@ def noop(options: Options) -> Outcome:
 
 def keyed(options: Options) -> Outcome:
     """A running count per key; variants `replicas` spread the keys over four replicas, variants `ordered` take the
-    counts in the order of the pairs.
+    counts in the order of the pairs. Variant `aggregate` calls the function that the peers call, once per pair; the
+    others use the ready-made count, which calls none.
     """
     pairs = workloads.keyed_pairs(options.items)
     env = LocalEnvironment("keyed")
     counts: list[workloads.Pair] = []
     ordered = options.variant in ("ordered", "replicas-ordered")
     stream = env.from_collection(pairs).key_by(workloads.key_of)
-    counted = stream.count(parallelism=4 if options.variant.startswith("replicas") else 1)
+    if options.variant == "aggregate":
+        counted = stream.aggregate(0, workloads.count_up)
+    else:
+        counted = stream.count(parallelism=4 if options.variant.startswith("replicas") else 1)
     counted.sink(counts.append, ordered=ordered)
     seconds = _timed(env)
     if ordered:
@@ -257,7 +261,7 @@ WORKLOADS = {
     "process_arrays": Workload(process_arrays, work.ARRAY_ITEMS),
     "process_hop": Workload(process_hop, work.HOP_ITEMS, ("plain", "fused")),
     "noop": Workload(noop, workloads.NOOP_ITEMS, ("plain", "unfused")),
-    "keyed": Workload(keyed, workloads.KEYED_ITEMS, ("plain", "replicas", "ordered", "replicas-ordered")),
+    "keyed": Workload(keyed, workloads.KEYED_ITEMS, ("plain", "aggregate", "replicas", "ordered", "replicas-ordered")),
     "join": Workload(join, workloads.JOIN_ITEMS),
     "skew": Workload(skew, workloads.SKEW_ITEMS, ("plain", "uniform")),
     "llm_async": Workload(llm_async, workloads.LLM_ITEMS, ("plain", "ordered")),

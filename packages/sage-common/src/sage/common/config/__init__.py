@@ -17,6 +17,8 @@ from sage.common.config._config import (
 )
 from sage.common.config._tree import FILE_BYTES_MAX, Location
 
+from ._validation import user_path
+
 __all__ = [
     "FILE_BYTES_MAX",
     "Config",
@@ -27,4 +29,5 @@ __all__ = [
     "merge",
     "parse_override",
     "resolve_config",
+    "user_path",
 ]

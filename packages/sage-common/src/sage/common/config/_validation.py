@@ -57,7 +57,7 @@ def without_declared_extras(error: pydantic.ValidationError, values: Any, model:
         if finding["type"] != "extra_forbidden"
         or not any(
             candidate.model_config.get("extra") in ("allow", "ignore")
-            for candidate in _models_at(model, _user_path(finding["loc"], values)[:-1])
+            for candidate in _models_at(model, user_path(finding["loc"], values)[:-1])
         )
     ]
 
@@ -74,7 +74,7 @@ def explain(findings: list[ErrorDetails], section: Path, values: Any, locate: Lo
     """
     lines: list[tuple[Location | None, str]] = []
     for finding in findings:
-        path = _user_path(finding["loc"], values)
+        path = user_path(finding["loc"], values)
         where = (*section, *path)
         lines.append((locate(where), _message(finding, where, path, model)))
     first, message = lines[0]
@@ -97,8 +97,14 @@ def suggestion(key: str, known: Iterable[str]) -> str:
     return ""
 
 
-def _user_path(location: tuple[str | int, ...], values: Any) -> Path:
-    """Drop the parts of pydantic's location that name a member of a union instead of a key."""
+def user_path(location: tuple[str | int, ...], values: Any) -> Path:
+    """`location`, as pydantic gives it for an error in `values`, without the parts that name no key but a member of a
+    union.
+
+    Example:
+        >>> user_path(("port", "int"), {"port": "x"})
+        ('port',)
+    """
     path: list[str | int] = []
     current = values
     for index, part in enumerate(location):

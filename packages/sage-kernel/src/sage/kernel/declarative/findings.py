@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from sage.common.config import user_path
 from sage.kernel.graph import PipelineError
 
 __all__ = ["Finding", "PipelineFileError", "explain_validation", "hint"]
@@ -90,25 +91,9 @@ def explain_validation(error: ValidationError, values: Any, model: Any) -> list[
     """
     found = []
     for detail in error.errors():
-        path = _user_path(detail["loc"], values)
+        path = user_path(detail["loc"], values)
         found.append((path, _message(detail, path, model)))
     return found
-
-
-def _user_path(location: tuple[str | int, ...], values: Any) -> tuple[str | int, ...]:
-    """`location` without the parts that name a member of a union instead of a key of the user's."""
-    path: list[str | int] = []
-    current = values
-    for index, part in enumerate(location):
-        is_last = index == len(location) - 1
-        if isinstance(current, Mapping) and isinstance(part, str) and (part in current or is_last):
-            current = current.get(part)
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
-            current = current[part]
-        else:
-            continue
-        path.append(part)
-    return tuple(path)
 
 
 def _message(detail: Any, path: tuple[str | int, ...], model: Any) -> str:
