@@ -1,5 +1,5 @@
-"""Generates the coroutine function in which a slot works off rows through a chain of plain coroutine
-functions.
+"""Generates the coroutine functions in which a slot works off rows through a chain of plain coroutine
+functions: one row after the other (`run_pending`), or a packet in one go (see `async_batches`).
 
 Awaiting the user's coroutine in place costs one frame; going step by step through `Chain.process_async` costs
 four. Chains with a flatmap, a time limit or a function that only sometimes returns an awaitable go step by
@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, Protocol
 
 from sage.kernel.graph import OperatorKind
 
+from .async_batches import BatchCode
 from .codegen import compile_text
 from .steps import Step, cancelled_call
 
 __all__ = ["AsyncChainCode", "SlotPool", "generate_async_chain"]
 
+_IN_ONE_GO = frozenset({OperatorKind.MAP, OperatorKind.FILTER})
 _PLAIN = frozenset({OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.SINK})
 
 
@@ -51,10 +53,12 @@ class AsyncChainCode(NamedTuple):
     Attributes:
         run_pending: `await run_pending(slots, pending)` works rows off until none is pending.
         times_ns: for each step the times of its calls so far; whoever reads them empties them.
+        batch: works packets off in one go; None where something follows from each row.
     """
 
     run_pending: Callable[[SlotPool, deque[tuple[Any, Any, int]]], Awaitable[None]]
     times_ns: tuple[list[int], ...]
+    batch: BatchCode | None
 
 
 def generate_async_chain(
@@ -108,9 +112,13 @@ def generate_async_chain(
     )
     lines += [f"            {nothing_follows}row_done(first_key, o)"]
     lines += ["        if slots.blocked is not None: await shield(slots.blocked)"]
+    in_one_go = not each_row and not keys_out and all(step.kind in _IN_ONE_GO for step in steps)
+    if in_one_go:
+        lines += _batch_lines(steps)
     text = "\n".join(lines) + "\n"
     exec(compile_text(text), names)  # noqa: S102  # the text is written above, its names are ours
-    return AsyncChainCode(names["run_pending"], times)
+    batch = _batch_code(steps, names["run_rows"], outputs, fail) if in_one_go else None
+    return AsyncChainCode(names["run_pending"], times, batch)
 
 
 def _is_plain(step: Step) -> bool:
@@ -140,3 +148,45 @@ def _step_lines(index: int, step: Step) -> list[str]:
         case OperatorKind.SINK:
             lines.append("emit_origin(o)")
     return [*lines, f"c{index}.items_out += 1"]
+
+
+def _counted_together(steps: Sequence[Step]) -> int:
+    """How many steps see each row: those up to the first filter."""
+    filters = (index for index, step in enumerate(steps) if step.kind is OperatorKind.FILTER)
+    return next(filters, len(steps) - 1) + 1
+
+
+def _batch_lines(steps: Sequence[Step]) -> list[str]:
+    together = _counted_together(steps)
+    lines = [
+        "async def run_rows(rows, emit, failed):",
+        "    at = 0",
+        "    while True:",
+        "        try:",
+        "            for v in rows:",
+    ]
+    for index, step in enumerate(steps):
+        body = [f"at = {index}"] if len(steps) > 1 else []
+        body += [f"c{index}.items_in += 1"] if index >= together else []
+        if step.kind is OperatorKind.FILTER:
+            body += [f"if not await call{index}(v): continue", f"c{index}.items_out += 1"]
+        else:
+            body += [f"v = await call{index}(v)"]
+            body += [f"c{index}.items_out += 1"] if index >= together else []
+        lines += [f"                {line}" for line in body]
+    lines += ["                emit(v)", "            return"]
+    lines += ["        except CancelledError as error: failure = cancelled_call(names[at], error)"]
+    lines += ["        except Exception as error: failure = error"]
+    return [*lines, "        await failed(at, failure, v)"]
+
+
+def _batch_code(
+    steps: Sequence[Step],
+    run: Callable[..., Awaitable[None]],
+    outputs: tuple[list[Any], list[Any], list[int]],
+    fail: Callable[..., Awaitable[None]],
+) -> BatchCode:
+    together = steps[: _counted_together(steps)]
+    filters = together[-1].kind is OperatorKind.FILTER
+    counters = [step.counters for step in together]
+    return BatchCode(run, together=counters, filters=filters, outputs=(outputs[0], outputs[2]), fail=fail)

@@ -23,6 +23,7 @@ from sage.kernel.graph import OperatorError
 from sage.kernel.packet import ALONE_FROM, EndOfStream, Packet
 from sage.platform import ChannelClosedError
 
+from .async_batches import RunningBatch
 from .async_codegen import generate_async_chain
 from .edges import AsyncSender
 from .steps import Interrupted, Step
@@ -56,6 +57,7 @@ class AsyncTask(Task):
         self._concurrency = self.parts.node.concurrency
         self._loop = asyncio.get_running_loop()
         self._pending: deque[_Row] = deque()
+        self._batch: RunningBatch | None = None
         self._parked: dict[Hashable, deque[_Row]] = {}
         self.in_flight = 0
         self._followers: deque[asyncio.Future[None]] = deque()
@@ -149,6 +151,9 @@ class AsyncTask(Task):
             self._count_waking(-1)
             run_pending = self._run_pending if self._code is None else partial(self._code.run_pending, self)
             while await self._next_rows():
+                batch, self._batch = self._batch, None
+                if batch is not None:
+                    await batch.run(self._loop)
                 await run_pending(self._pending)
                 if self._now() - self._yielded_at > self.YIELD_AFTER_NS:
                     # Operators that never suspend must not keep timers and other tasks of the loop waiting.
@@ -224,7 +229,7 @@ class AsyncTask(Task):
                     self._wake_all()
                 continue
             self._take(message)
-            if self._pending:
+            if self._pending or self._batch is not None:
                 return True
             room = self._rows_max - self.in_flight
         return False
@@ -243,6 +248,11 @@ class AsyncTask(Task):
             self.activity = Activity.WORKING
         self.in_flight += len(packet)
         origins = packet.origins
+        code = self._code
+        if code is not None and code.batch is not None and isinstance(origins, int) and not self.timing:
+            # The slot that has fetched works it off before the loop goes on.
+            self._batch = RunningBatch(code.batch, self, packet.values, origins)
+            return
         each = [origins] * len(packet) if isinstance(origins, int) else origins
         if not self._keyed or packet.keys is None:
             keys = packet.keys if self.parts.keys_in and packet.keys is not None else repeat(None)
@@ -255,6 +265,15 @@ class AsyncTask(Task):
             else:
                 self._parked[key] = deque()
                 self._pending.append(row)
+
+    def take_back(self, rows: Sequence[Any], origin: int) -> None:
+        """Rows of a batch whose slot is waiting in an operator, for other slots."""
+        self.timing = True
+        self._pending.extend(zip(rows, repeat(None), repeat(origin)))
+        if self._values and not self.flush_scheduled:
+            self.flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+        self.wake_one()
 
     async def _lead(self) -> None:
         if not self.in_flight:
