@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from sage.kernel.api import LocalEnvironment
+from sage.kernel.runtime.heap import YOUNG_MIN
 
 
 def _frozen_during(**config: object) -> int:
@@ -18,6 +19,24 @@ def _frozen_during(**config: object) -> int:
 def test_it_is_held_while_a_job_runs_and_given_back_after() -> None:
     assert _frozen_during() > 1000
     assert gc.get_freeze_count() == 0
+
+
+def test_young_objects_are_looked_at_less_often_while_a_job_runs() -> None:
+    usual = gc.get_threshold()
+    env = LocalEnvironment("pace")
+    assert env.from_collection([1]).map(lambda _: gc.get_threshold()).collect() == [(YOUNG_MIN, *usual[1:])]
+    assert gc.get_threshold() == usual
+
+
+@pytest.mark.parametrize("chosen", [(0, 10, 10), (YOUNG_MIN * 2, 5, 5)])
+def test_a_pace_that_the_program_has_chosen_stays(chosen: tuple[int, int, int]) -> None:
+    usual = gc.get_threshold()
+    gc.set_threshold(*chosen)
+    try:
+        assert LocalEnvironment("pace").from_collection([1]).map(lambda _: gc.get_threshold()).collect() == [chosen]
+        assert gc.get_threshold() == chosen
+    finally:
+        gc.set_threshold(*usual)
 
 
 def test_it_can_be_left_alone() -> None:

@@ -126,6 +126,32 @@ def test_large_buffers_are_copies_of_the_receiver_and_writable_as_they_were(
             got[:] = 0
 
 
+def test_large_messages_go_beside_the_pipe_with_their_buffers_or_without(ends: tuple[Link, Link]) -> None:
+    import numpy as np
+
+    first, second = ends
+    texts = [f"{number:06d}" * 100 for number in range(OUT_OF_BAND_BYTES // 500)]
+    array = np.arange(OUT_OF_BAND_BYTES, dtype=np.uint8)
+    for turn in range(100):  # many times round the ring
+        message = (turn, texts, array if turn % 3 == 0 else None)
+        assert second.send(message) > len(texts) * 600
+        number, got, beside = first.receive()
+        assert (number, got) == (turn, texts)
+        assert beside is None if turn % 3 else bool((beside == array).all())
+    assert second.send("small") < 100
+    assert first.receive() == "small"
+
+
+def test_what_does_not_fit_beside_the_pipe_goes_through_it(ends: tuple[Link, Link]) -> None:
+    first, second = ends
+    texts = ["x" * 200_000 + str(number) for number in range(20)]
+    sender = threading.Thread(target=lambda: [second.send(text) for text in texts])
+    sender.start()
+    time.sleep(0.1)  # the ring is full
+    assert [first.receive() for _ in texts] == texts
+    sender.join()
+
+
 def test_what_cannot_be_pickled_is_not_sent_at_all(ends: tuple[Link, Link]) -> None:
     first, second = ends
     with pytest.raises(TypeError):
@@ -139,9 +165,10 @@ class Refuses:
         return int, ("no number",)
 
 
-def test_what_cannot_be_unpickled_is_one_message_lost(ends: tuple[Link, Link]) -> None:
+@pytest.mark.parametrize("beside", ["", "x" * OUT_OF_BAND_BYTES])
+def test_what_cannot_be_unpickled_is_one_message_lost(ends: tuple[Link, Link], beside: str) -> None:
     first, second = ends
-    second.send(Refuses())
+    second.send((Refuses(), beside))
     second.send("next")
     with pytest.raises(UnreadableMessageError, match="ValueError: invalid literal"):
         first.receive()

@@ -3,7 +3,8 @@ buffers beside them through shared memory.
 
 A frame is `size of the pickle, number of buffers | position and size of each buffer | pickle`, in the machine's own
 byte order: both ends run on one machine, and only ever unpickle what the other one, their own child or parent, wrote
-to a descriptor that was handed down.
+to a descriptor that was handed down. A large pickle is in shared memory itself, behind its buffers: the size that the
+frame gives is then 0, and the last of the table is no buffer but the pickle.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Link:
         if end_fd >= 0:
             for descriptor in (read_fd, end_fd):
                 self._arrivals.register(descriptor, select.POLLIN)
-        self._table: list[bytes] = []
+        self._table: list[tuple[int, int]] = []
         # Made once: this is on the way of each message.
         self._keep_in_pickle = self._keep
         os.set_blocking(write_fd, not drains)
@@ -110,20 +111,25 @@ class Link:
 
     def _frame(self, message: Any) -> tuple[bytes, int]:
         """The frame, and how many bytes stay in shared memory."""
-        outward = self._outward
+        outward, table = self._outward, self._table
         begun = outward.position
         try:
             pickled = pickle.dumps(message, 5, buffer_callback=self._keep_in_pickle)
         except BaseException:
             outward.rewind(begun)
-            self._table.clear()
+            table.clear()
             raise
-        table = self._table
+        if len(pickled) >= OUT_OF_BAND_BYTES:
+            position = outward.put(memoryview(pickled))
+            if position is not None:
+                table.append((position, len(pickled)))
+                pickled = b""
         if not table:
             return _pack_head(len(pickled), 0) + pickled, 0
-        frame = b"".join((_pack_head(len(pickled), len(table)), *table, pickled))
+        beside = sum(marked & ~_WRITABLE for _, marked in table)
+        packed = [_BUFFER.pack(position, marked) for position, marked in table]
         table.clear()
-        return frame, outward.position - begun
+        return b"".join((_pack_head(len(pickled), len(packed)), *packed, pickled)), beside
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Put a buffer into shared memory, or say that it stays in the pickle."""
@@ -136,7 +142,7 @@ class Link:
         position = self._outward.put(data)
         if position is None:
             return True
-        self._table.append(_BUFFER.pack(position, data.nbytes | (0 if data.readonly else _WRITABLE)))
+        self._table.append((position, data.nbytes | (0 if data.readonly else _WRITABLE)))
         return False
 
     def _write(self, frame: bytes, *, draining: bool) -> None:
@@ -207,6 +213,8 @@ class Link:
                     self._read_large(end)
                     continue
             buffered += self._read()
+        if not size:
+            return self._receive_beside(end, buffers)
         start = end - size
         table = [_BUFFER.unpack_from(buffered, _HEAD_BYTES + _BUFFER.size * index) for index in range(buffers)]
         if len(buffered) == end:
@@ -215,6 +223,18 @@ class Link:
             pickled = memoryview(bytes(memoryview(buffered)[start:end]))
             del buffered[:end]
         return _load(pickled, self._taken(table) if table else ())
+
+    def _receive_beside(self, end: int, buffers: int) -> Any:
+        """The message of a frame whose pickle is in shared memory."""
+        table = [_BUFFER.unpack_from(self._buffered, _HEAD_BYTES + _BUFFER.size * index) for index in range(buffers)]
+        del self._buffered[:end]
+        position, size = table.pop()
+        taken = self._taken(table, keep=True)
+        try:
+            with self._inward.take(position, size) as pickled:
+                return _load(pickled, taken)
+        finally:
+            self._inward.release(position, size)
 
     def _wait(self) -> None:
         """Wait for something to read, where the pipe alone does not tell that nothing will come any more."""
@@ -253,15 +273,15 @@ class Link:
                     raise LinkClosedError
                 have += count
 
-    def _taken(self, table: list[tuple[int, int]]) -> list[bytes | bytearray]:
-        """The buffers of a message as memory of this process."""
+    def _taken(self, table: list[tuple[int, int]], *, keep: bool = False) -> list[bytes | bytearray]:
+        """The buffers of a message as memory of this process; where they are is free again, unless to `keep`."""
         taken: list[bytes | bytearray] = []
         for position, marked in table:
             size = marked & ~_WRITABLE
             data = self._inward.take(position, size)
             taken.append(bytearray(data) if marked & _WRITABLE else bytes(data))
             data.release()
-        for position, marked in table[-1:]:
+        for position, marked in () if keep else table[-1:]:
             self._inward.release(position, marked & ~_WRITABLE)
         return taken
 

@@ -12,6 +12,7 @@ from .plan import Chain, Plan
 __all__ = ["replicate"]
 
 _ONE_REPLICA = 1024
+_ONE_PROCESS = 3 * 1024
 _MANY_REPLICAS = 64
 
 
@@ -68,6 +69,11 @@ def _queue(plan: Plan, chain: Chain, replicas: int, concurrency: int) -> QueueDe
     if replicas > 1 and not head.keyed_input:
         return QueueDescriptor(
             capacity=_MANY_REPLICAS, reason="short, so that items wait where any replica can still take them"
+        )
+    if plan.execution[head.name] is Execution.PROCESS:
+        return QueueDescriptor(
+            capacity=_ONE_PROCESS,
+            reason="room for two batches under way and one to come, so that the process need not wait for rows",
         )
     return QueueDescriptor(
         capacity=_ONE_REPLICA,

@@ -55,6 +55,7 @@ class ProcessTask(Task):
     """A task whose operators run in a process of its own."""
 
     WINDOW = 2
+    BATCHES_MAX = 8
     QUEUED_BATCHES = 2
 
     def __init__(
@@ -253,7 +254,7 @@ class ProcessTask(Task):
         refused: list[tuple[Batch, Exception]] = []
         with self._lock:
             process = self._process
-            while process is not None and self._ready and len(self._in_flight) < self.WINDOW:
+            while process is not None and self._ready and self._has_room:
                 if self._in_flight and (self._in_flight[-1].alone or (self._waiting and self._waiting[0].alone)):
                     break
                 batch = self._waiting.popleft() if self._waiting else self._next_batch(process)
@@ -263,6 +264,12 @@ class ProcessTask(Task):
             self._refuse(row, reason)
         if refused:
             self._pump(own=own)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the process may get a further batch: two, or more of small ones, so that it need not wait."""
+        batches = len(self._in_flight)
+        return batches < self.WINDOW or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
 
     def _try_send(self, process: WorkerProcess, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
         """Send a batch; False when nothing more can be sent now.
@@ -449,7 +456,7 @@ class ProcessTask(Task):
             self._idle_deaths = 0
             self._count_time(busy)
             if in_flight:
-                if len(in_flight) < self.WINDOW and inbox.occupancy:
+                if inbox.occupancy and self._has_room:
                     self._pump(own=True)
             elif self._waiting or not self._open_inputs or inbox.notify_readable(self._pump_idle):
                 self._pump(own=True)
