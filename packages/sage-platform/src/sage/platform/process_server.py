@@ -26,6 +26,7 @@ from typing import Final
 from .arenas import Arena
 from .errors import LinkClosedError
 from .process_links import Link, UnreadableMessageError
+from .process_logging import begin_logging, follow_levels
 
 __all__ = ["DESCRIPTORS", "FORK", "REPLY", "REQUEST", "SIGNAL", "STACK_SIGNAL", "STATUS", "answer_pid", "serve"]
 
@@ -37,8 +38,8 @@ STATUS: Final = struct.Struct("@i")
 """Exit code of a child, minus the signal that killed it."""
 FORK: Final = 1
 SIGNAL: Final = 2
-DESCRIPTORS: Final = 7
-"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, status."""
+DESCRIPTORS: Final = 8
+"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, log, status."""
 STACK_SIGNAL: Final = signal.SIGUSR2
 """Makes a child write its Python stack to its stderr."""
 
@@ -169,7 +170,7 @@ def answer_pid(link: Link, arguments: object) -> None:
 
 def _run_child(descriptors: Sequence[int]) -> None:
     """Run the parent's entries, one after the other, until the parent closes the link."""
-    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, status = descriptors
+    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, log, status = descriptors
     os.close(status)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
@@ -177,6 +178,7 @@ def _run_child(descriptors: Sequence[int]) -> None:
     os.close(stderr)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    begin_logging(log)
     faulthandler.enable(2)
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
     inward, outward = Arena(inward_fd), Arena(outward_fd)
@@ -199,10 +201,11 @@ def _run_child(descriptors: Sequence[int]) -> None:
 
 def _run_entry(link: Link) -> None:
     try:
-        entry, arguments, path, command_line, folder, environment = link.receive()
+        entry, arguments, path, command_line, folder, environment, levels = link.receive()
     except UnreadableMessageError as error:
         link.send(("unreadable", str(error)))
         return
+    follow_levels(levels)
     sys.argv[:] = command_line
     if sys.path != path:
         sys.path[:] = path
