@@ -48,8 +48,6 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
         source: number of its source replica in a turn of `width`.
     """
 
-    WAIT_S = 0.05
-
     stamps_rows = True
 
     def __init__(self, *plain: Any, book: PlaceBook | None, source: int = 0, width: int = 1, **shared: Any) -> None:
@@ -118,8 +116,10 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
     # -- with a source
 
     def _run_source(self) -> None:
-        super()._run_source()
         assert self._place_book is not None
+        for target in self._place_book.targets:
+            self._signals.on_stop(target.tracker.wake)
+        super()._run_source()
         self._place_book.report()
         for target in self._place_book.targets:
             target.tracker.end_source(self._turn, self._position)
@@ -173,8 +173,7 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
             self._on_wait(True)
             # A source that has to end passes its last item on, however long the others take.
             for tracker in trackers:
-                while not self._stopping and not tracker.wait(place, self.WAIT_S):
-                    pass
+                tracker.wait(place, self._stopping)
             if self._signals.aborting.is_set():
                 raise Interrupted
             self._on_wait(False)
