@@ -21,6 +21,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
 from .arenas import Arena
@@ -113,6 +114,7 @@ class _Server:
     def _become_child(self, descriptors: Sequence[int]) -> None:
         _end_with(self._pid)
         signal.set_wakeup_fd(-1)
+        _outlive_termination()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
         for descriptor in (*self._descriptors, *self._statuses.values()):
@@ -145,6 +147,7 @@ def serve(control_fd: int, modules: Sequence[str]) -> None:
     # Ctrl-C reaches all processes of the terminal; the parent decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _outlive_termination()
     for module in modules:
         importlib.import_module(module)
     # What is there now stays as long as the children: their collectors need not look at it again and again, and pages
@@ -153,6 +156,22 @@ def serve(control_fd: int, modules: Sequence[str]) -> None:
     gc.freeze()
     with socket.socket(fileno=control_fd) as control:
         _Server(control).run()
+
+
+def _outlive_termination() -> None:
+    """Leave what follows from SIGTERM to the parent as well: a service manager sends it to all processes of a service,
+    and the parent needs these ones to drain. With the parent they end in any case.
+    """
+    own = os.getpid()
+
+    def leave_to_parent(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            # A process that an operator has forked ends as it would anywhere.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # No SIG_IGN, which programs that an operator starts would inherit.
+    signal.signal(signal.SIGTERM, leave_to_parent)
 
 
 def _end_with(server: int) -> None:
