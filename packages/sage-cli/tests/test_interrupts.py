@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -133,3 +134,107 @@ def test_a_signal_while_the_file_is_loaded(start_sage: Start, pipeline: Pipeline
         "",
         f"interrupted while {tmp_path / 'pipeline.py'} was loaded\n",
     )
+
+
+# -- with processes ----------------------------------------------------------------------------------------------------
+
+_PROCESSES = """
+    def numbers():
+        number = 0
+        while True:
+            yield number
+            number += 1
+    def work(number):
+        time.sleep(0.005)
+        return number
+    def show(number):
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+    env = LocalEnvironment("processes", {"grace_s": 10, "abort_grace_s": 0.5, "queue_capacity": 16})
+    process = Contract(execution=Execution.PROCESS)
+    # What keeps state would fail the job if its process ended.
+    env.from_source(numbers).map(work, contract=process).key_by(lambda n: 0).reduce(max, contract=process).sink(show)
+"""
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            found += [child, *_descendants(child)]
+    return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        # Where nobody reaps orphans an ended process stays as a zombie.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _gone(pids: list[int]) -> bool:
+    give_up = time.monotonic() + 5
+    while any(map(_lives, pids)):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_signal_drains_processes_too(
+    start_sage: Start, pipeline: Pipeline, number: signal.Signals, code: int, to_all: bool
+) -> None:
+    run = start_sage("run", pipeline(_PROCESSES), "--json")
+    assert _next_line(run) == "0\n"
+    processes = _descendants(run.pid)
+    assert len(processes) >= 2
+    # A terminal sends Ctrl-C, and a service manager SIGTERM, to all of them.
+    for pid in (run.pid, *processes) if to_all else (run.pid,):
+        os.kill(pid, number)
+    output, errors = run.communicate(timeout=20)
+    assert run.returncode == code
+    assert "interrupted: finishing what is under way" in errors
+    assert "Traceback" not in errors
+    *results, last = output.splitlines()
+    report = json.loads(last)
+    assert report["state"] == "stopped"
+    assert ["0", *results] == [str(n) for n in range(report["metrics"]["items_in"])]
+    assert _gone(processes)
+
+
+def test_the_second_signal_aborts_an_operator_that_hangs_in_its_process(start_sage: Start, pipeline: Pipeline) -> None:
+    run = start_sage("run", pipeline(_PROCESSES.replace("time.sleep(0.005)", "time.sleep(1000 * (number > 3))")))
+    assert _next_line(run) == "0\n"
+    processes = _descendants(run.pid)
+    assert run.stderr is not None
+    for message in ("interrupted: ", "interrupted again: "):
+        run.send_signal(signal.SIGTERM)
+        assert run.stderr.readline().startswith(message)
+    assert run.wait(10) == 143
+    assert _gone(processes)
+
+
+def test_an_operator_that_is_killed_for_its_memory(start_sage: Start, pipeline: Pipeline) -> None:
+    code = """
+        import os, resource, signal
+        def hungry(number):
+            if number == 3:
+                resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+                return len(bytearray(1 << 31))
+            if number == 6:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory runs out
+            return number
+        env = LocalEnvironment("hungry")
+        env.from_collection(range(9)).map(hungry, contract=Contract(execution=Execution.PROCESS)).print()
+    """
+    run = start_sage("run", pipeline(code))
+    output, errors = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert output.split() == ["0", "1", "2", "4", "5", "7", "8"]
+    assert "2 dead letters (hungry 2)" in errors
+    assert "MemoryError" in errors
+    letters = start_sage("dead-letters", "list").communicate(timeout=30)[0]
+    assert "was killed by SIGKILL" in letters

@@ -181,3 +181,15 @@ def test_redacting_copies_nested_values() -> None:
     given = {"a": [{"token": "t"}, ("secret=s",)], "X-Api-Key": "k"}
     assert redact(given) == {"a": [{"token": "***"}, ("secret=***",)], "X-Api-Key": "***"}
     assert given["a"][0] == {"token": "t"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_traceback_that_was_formatted_in_another_process_is_shown_and_masked(
+    stream: io.StringIO, as_json: bool
+) -> None:
+    configure("INFO", json=as_json, stream=stream)
+    record = logging.makeLogRecord({"name": "sage.demo", "msg": "failed", "levelno": 40, "levelname": "ERROR"})
+    record.exc_text = "Traceback (most recent call last):\nValueError: password=hunter2"
+    get_logger("demo").handle(record)
+    assert "ValueError: password=***" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()

@@ -256,6 +256,10 @@ def forbidden(item: Any) -> Any:
     raise AssertionError("was called")
 
 
+def forbidden_fold(so_far: Any, item: Any) -> Any:
+    raise AssertionError("was called")
+
+
 @pytest.mark.parametrize(
     ("declare", "reason"),
     [
@@ -264,7 +268,7 @@ def forbidden(item: Any) -> Any:
         (lambda s: s.map(Instance().method, name="it"), "it is a method of an instance"),
         (lambda s: s.map(functools.partial(Instance().method), name="it"), "it is a method of an instance"),
         (lambda s: s.key_by(same, name="key").map(forbidden, name="it"), "its items have keys, by which it may keep"),
-        (lambda s: s.key_by(same).reduce(forbidden, name="it"), "it is a reduce, which is more than a function"),
+        (lambda s: s.key_by(same).reduce(forbidden_fold, name="it"), "it is a reduce, which is more than a function"),
         (lambda s: s.map(forbidden, name="it", contract=Contract(services=("s",))), "it calls services"),
         (lambda s: s.map(forbidden, name="it", batch=Batching(size=2)), "it takes lists of items"),
         (lambda s: s.limit(3, name="it"), "it is a limit, which is more than a function"),

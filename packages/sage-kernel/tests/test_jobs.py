@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,31 @@ def test_an_abort_ends_a_batch_whose_items_have_become_slow(tmp_path: Path, fusi
     # A batch holds up to 1,024 items: 20 s of them, had it been worked off.
     assert time.monotonic() - aborted_at < 3
     assert (result.state.value, result.reason) == ("aborted", "enough")
+
+
+def test_a_signal_that_another_thread_has_taken_is_handled_while_we_wait(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    handled, begun = threading.Event(), threading.Event()
+
+    def numbers() -> Iterator[int]:
+        begun.set()
+        if handled.wait(20):
+            yield 1
+
+    out: list[int] = []
+    env.from_source(numbers).sink(out.append)
+
+    def take() -> None:
+        begun.wait(10)
+        time.sleep(0.1)  # by now the main thread waits for the job
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    taker = threading.Thread(target=take)
+    old = signal.signal(signal.SIGUSR1, lambda number, frame: handled.set())
+    try:
+        taker.start()
+        env.submit()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+        taker.join()
+    assert out == [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -396,6 +397,55 @@ def test_what_is_printed_in_the_process_reaches_our_streams(tmp_path: Path, caps
     captured = capsys.readouterr()
     assert captured.out == "out 0\nout 1\nout 2\n"
     assert captured.err == "err 0\nerr 1\nerr 2\n"
+
+
+def test_what_is_logged_in_the_process_reaches_our_loggers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Speaks(MapFunction[int, int]):
+        def setup(self) -> None:
+            self.ctx.logger.info("made in %d", os.getpid())
+
+        def execute(self, item: int) -> int:
+            if item == 1:
+                try:
+                    raise ValueError("odd")
+                except ValueError:
+                    self.ctx.logger.exception("item %r", item)
+            self.ctx.logger.debug("not wanted")
+            logging.getLogger("my.library").warning("item %s", item)
+            return os.getpid()
+
+        def teardown(self) -> None:
+            self.ctx.logger.info("torn down")
+
+    caplog.set_level(logging.INFO, "sage.operator.work")
+    _, (pid, *_) = in_process(tmp_path, range(3), Speaks)
+    ours = [record for record in caplog.records if record.name in ("sage.operator.work", "my.library")]
+    assert [(record.name, record.levelname, record.getMessage()) for record in ours] == [
+        ("sage.operator.work", "INFO", f"made in {pid}"),
+        ("my.library", "WARNING", "item 0"),
+        ("sage.operator.work", "ERROR", "item 1"),
+        ("my.library", "WARNING", "item 1"),
+        ("my.library", "WARNING", "item 2"),
+        ("sage.operator.work", "INFO", "torn down"),
+    ]
+    assert {record.process for record in ours} == {pid}
+    assert str(ours[2].exc_text).endswith("ValueError: odd")
+
+
+def test_many_records_of_replicas_are_all_there_when_the_job_has_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Speaks(MapFunction[int, int]):
+        def execute(self, item: int) -> int:
+            self.ctx.logger.info("%d", item)
+            return item
+
+    caplog.set_level(logging.INFO, "sage.operator.work")
+    env = environment(tmp_path)
+    env.from_collection(range(3000)).map(Speaks, contract=PROCESS, name="work", parallelism=2).sink(lambda item: None)
+    finished(env)
+    said = [int(record.getMessage()) for record in caplog.records if record.name == "sage.operator.work"]
+    assert sorted(said) == list(range(3000))
 
 
 def test_stop_drains_and_nothing_is_lost(tmp_path: Path) -> None:

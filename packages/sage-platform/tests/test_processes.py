@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -438,3 +439,38 @@ def test_characters_that_come_in_pieces_are_put_together(pool: ProcessPool, caps
     assert process.link.receive() == "done"
     pool.discard(process)
     assert capsys.readouterr().out == "éx" + "é" * 60_000 + "\\xc3"
+
+
+# -- SIGTERM ----------------------------------------------------------------------------------------------------------
+
+
+def start_others(link: Link, arguments: Any) -> None:
+    """An entry: starts a program and forks a process, tells their pids, and how they ended."""
+    program = subprocess.Popen(["sleep", "60"])
+    forked = os.fork()
+    if forked == 0:
+        time.sleep(60)
+        os._exit(0)
+    link.send((program.pid, forked))
+    link.send((program.wait(10), os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])))
+
+
+def test_sigterm_is_left_to_the_parent(pool: ProcessPool, process: WorkerProcess) -> None:
+    (server,) = pool.processes - {process.pid}
+    for pid in (server, process.pid):
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.1)
+    assert begun(process, "echo") == "ready"
+    os.kill(process.pid, signal.SIGTERM)
+    process.link.send("still there")
+    assert process.link.receive() == "still there"
+    process.link.send(None)
+    pool.shutdown()
+    assert process.has_ended
+
+
+def test_what_an_operator_starts_ends_by_sigterm(process: WorkerProcess) -> None:
+    pids = begun(process, "start_others")
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    assert process.link.receive() == (-signal.SIGTERM, -signal.SIGTERM)

@@ -143,7 +143,8 @@ LOOPED = HEAD + (
         ),
         case(
             HEAD + "  - map: builtins:abs\n    config: {a: 1}\n" + PRINT,
-            "4:5: config goes with an operator class; <built-in function abs> is not one (operator 'abs')",
+            "4:5: config goes with an operator class; <built-in function abs> is not one, got config {'a': 1} "
+            "(operator 'abs')",
         ),
         case(
             HEAD + "  - map: builtins:abs\n    name: '!'\n" + PRINT,

@@ -113,6 +113,7 @@ def test_numbers_that_are_none() -> None:
 
 _PIPELINE = """
 from __future__ import annotations
+import operator
 from sage.kernel.api import *
 from sage.libs.foundation import FieldKey
 from sage.libs.foundation.io import FileSource, TerminalSink
@@ -141,7 +142,7 @@ def build(replicas: int = 2):
     keyed = both.key_by(str.lower, parallelism=replicas)
     keyed.count(emit="final").sink(TerminalSink, {"prefix": "$5 "}, name="t")
     keyed.aggregate(0, add, parallelism=3).print()
-    keyed.aggregate(list, list.append, name="gathered").print()
+    keyed.aggregate(list, operator.concat, name="gathered").print()
     keyed.reduce(max, name="largest", contract=Contract(resources=Resources(cpu=0.5))).sum(1).print()
     both.map(HybridRetriever, {"documents": "docs", "embedding": {"model": "minilm"}}).map(QAPromptor).print(">")
     both.distinct(str.lower, max_keys=9).sample(0.5, seed=3).sample(every=2).limit(7).batch(3, 0.5).print()

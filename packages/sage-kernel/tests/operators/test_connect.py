@@ -160,7 +160,7 @@ class Plain(MapFunction[int, int]):
         (lambda both: both.comap(Underived), "has an execute1.. but is no operator: derive it from CoMapFunction"),
         (lambda both: both.comap(Plain()), "comap needs a CoMapFunction, got Plain, which is a MapFunction"),
         (lambda both: both.comap(Plain, len), "takes two functions"),
-        (lambda both: both.comap(len), "takes two functions, one for each stream, .*got None"),
+        (lambda both: both.comap(len), "takes two functions, one for each stream, .*got one function"),
         (lambda both: both.comap(len, 3), "takes two functions, .*got 3"),
         (lambda both: both.comap(Rate, len), "has the functions of both streams"),
         (lambda both: both.comap(len, len, {"a": 1}), "config goes with an operator class"),

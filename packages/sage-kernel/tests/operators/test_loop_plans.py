@@ -123,7 +123,7 @@ def test_what_filling_refuses() -> None:
     for wrong in (0, -1, True, 1.5, "many", None):
         with pytest.raises(PipelineError, match=r"max_in_flight must be a whole number >= 1, got .*'again'"):
             again.fill(body, max_in_flight=wrong)
-    with pytest.raises(PipelineError, match=r"its own environment 'one', got one of 'other'.*test_loop_plans.py:\d+"):
+    with pytest.raises(PipelineError, match=r"environment 'one', got one of another, 'other'.*test_loop_plans.py:\d+"):
         again.fill(other.from_collection([1]))
     with pytest.raises(PipelineError, match="fill takes a stream, got 7"):
         again.fill(7)  # type: ignore[arg-type]

@@ -22,7 +22,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage.kernel.api import (
-    Batching,
     Contract,
     DataStream,
     ErrorPolicy,
@@ -38,6 +37,7 @@ from sage.kernel.api import (
 from sage.kernel.compiler import CompileOptions, compile_graph, render_text
 from sage.kernel.packet import Packet
 from sage.kernel.runtime.places import END, OrderLostError, Resequencer, SequenceTracker, placed
+from sage.kernel.runtime.task import JobSignals
 
 PROCESS = Contract(execution=Execution.PROCESS)
 
@@ -420,51 +420,34 @@ def test_what_makes_no_sense_is_refused() -> None:
         numbers.sink(print, parallelism=2, ordered=True).submit()
 
 
-@pytest.mark.parametrize("max_ahead", [2, 1000])
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_batched_functions_keep_the_places_of_their_items(asynchronous: bool, max_ahead: int) -> None:
-    env = LocalEnvironment("lists", {"queue_capacity": 8, "watchdog_s": 10})
-
-    def double(numbers: list[int]) -> list[int]:
-        time.sleep(random.random() * 0.004)
-        if any(n % 20 == 7 for n in numbers):
-            raise ValueError(numbers)
-        return [2 * n for n in numbers]
-
-    async def double_async(numbers: list[int]) -> list[int]:
-        await asyncio.sleep(random.random() * 0.004)
-        return double(numbers)
-
-    numbers = env.from_collection(range(200)).filter(lambda n: n % 3, parallelism=2)
-    contract = Contract(resources=Resources(concurrency=3))
-    function = double_async if asynchronous else double
-    doubled = numbers.map(function, batch=Batching(size=4, max_wait_s=0.002), parallelism=2, contract=contract)
-    spread = doubled.flatmap(lambda n: [n, -n], parallelism=2)
-    expected = [out for n in range(200) if n % 3 and n % 20 != 7 for out in (2 * n, -2 * n)]
-    assert spread.ordered(max_ahead=max_ahead).collect(allow_dead_letters=True) == expected
-
-
-def test_lists_that_wait_for_ever_are_refused() -> None:
-    env = LocalEnvironment("lists")
-    batch = Batching(size=4, max_wait_s=None)
-    stream = env.from_collection([1, 2]).map(lambda numbers: numbers, batch=batch, parallelism=2, name="made")
-    with pytest.raises(PipelineError, match=r"behind 'made' could wait for ever.*give its Batching a max_wait_s"):
-        plan_text(stream.ordered(), env)
-
-
-@pytest.mark.parametrize("what", ["batch", "interleave"])
-def test_lists_have_no_place(what: str) -> None:
-    env = LocalEnvironment("lists")
-    numbers = env.from_collection([1, 2]).map(str, parallelism=2)
-    stream = numbers.batch(2, name="made") if what == "batch" else numbers.interleave(numbers, name="made")
-    with pytest.raises(PipelineError, match=r"ordered\(\) cannot stand behind 'made'.*call ordered\(\) before it"):
-        plan_text(stream.ordered(), env)
-
-
 def test_its_parallelism_is_not_for_options() -> None:
     env = LocalEnvironment("options")
     with pytest.raises(PipelineError, match=r"ordered\(\) gives one order, so it has one replica"):
         plan_text(env.from_collection([1]).ordered(), env, parallelism={"ordered": 2})
+
+
+def test_a_source_that_waits_is_woken_by_room_and_by_its_end() -> None:
+    tracker, signals = SequenceTracker([0], 1, max_ahead=1), JobSignals()
+    signals.on_stop(tracker.wake)
+    stopping = signals.source("numbers")
+    returned: list[int] = []
+
+    def waits() -> None:
+        for place in (1, 2):
+            tracker.wait(place, stopping)
+            returned.append(place)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    tracker.report({0: -1})
+    assert until(lambda: returned == [1])
+    tracker.wake()
+    assert not until(lambda: len(returned) > 1, 0.1)
+    signals.end_source("another")
+    assert not until(lambda: len(returned) > 1, 0.1)
+    signals.end_source("numbers")
+    thread.join(5)
+    assert returned == [1, 2]
 
 
 # -- the decisions, without threads ---------------------------------------------------------------------------

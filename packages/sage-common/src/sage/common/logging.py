@@ -255,6 +255,8 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     texts = []
     if record.exc_info:
         texts.append(formatter.formatException(record.exc_info))
+    elif record.exc_text:  # formatted in another process
+        texts.append(record.exc_text)
     if record.stack_info:
         texts.append(formatter.formatStack(record.stack_info))
     return _redact_text("\n".join(texts))

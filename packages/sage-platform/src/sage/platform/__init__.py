@@ -3,7 +3,7 @@
 - `channels`: bounded channels between workers
 - `workers`: threads and event loops that run an entry callable
 - `processes`: a pool of worker processes; `process_server` forks them, `process_links` and `arenas` join them with
-  their parent, `process_output` passes on what they print
+  their parent, `process_output` and `process_logging` pass on what they print and log
 - `backends`: makes channels and workers that fit each other
 - `stores`: durable key-value store and record log
 - `nodes`: facts about this machine

@@ -1,4 +1,4 @@
-"""What a process prints: passed on to the parent's streams, its last words kept.
+"""What a process prints and logs: passed on to the parent's streams and loggers, its last words kept.
 
 One thread of the parent reads for all processes, however many there are.
 """
@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, TextIO
+
+from .process_logging import LogIntake
 
 __all__ = ["OUTPUT_THREAD", "ProcessOutput", "output_descriptors"]
 
@@ -44,11 +46,12 @@ class _Captured:
 
 
 class ProcessOutput:
-    """Stdout and stderr of one process, given as the reading ends of its pipes."""
+    """Stdout, stderr and log of one process, given as the reading ends of its pipes."""
 
-    def __init__(self, stdout: int, stderr: int) -> None:
+    def __init__(self, stdout: int, stderr: int, log: int, pid: int) -> None:
         self._lock = threading.Lock()
-        self._streams = {stdout: "stdout", stderr: "stderr"}
+        self._streams = {stdout: "stdout", stderr: "stderr", log: "log"}
+        self._intake = LogIntake(pid)
         # A character may come in two pieces.
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {descriptor: decoder("backslashreplace") for descriptor in self._streams}
@@ -72,19 +75,17 @@ class ProcessOutput:
 
     def read(self, descriptor: int) -> bool:
         """Pass on one piece; False when there is none."""
+        if self._streams.get(descriptor) == "log":
+            with self._intake.lock:
+                piece = self._read(descriptor)
+                if piece:
+                    self._intake.take(piece)
+                return bool(piece)
         with self._lock:
-            name = self._streams.get(descriptor)
-            if name is None:
-                return False
-            try:
-                piece = os.read(descriptor, _READ_BYTES)
-            except BlockingIOError:
-                return False
-            except OSError:
-                piece = b""
+            piece = self._read_locked(descriptor)
             if not piece:
-                self._end(descriptor)
                 return False
+            name = self._streams[descriptor]
             decode = self._decoders[descriptor].decode
             if name == "stderr" and self._captured is not None:
                 self._captured.parts.append(piece)
@@ -94,6 +95,24 @@ class ProcessOutput:
             text = decode(piece)
         _write(sys.stdout if name == "stdout" else sys.stderr, text)
         return True
+
+    def _read(self, descriptor: int) -> bytes:
+        with self._lock:
+            return self._read_locked(descriptor)
+
+    def _read_locked(self, descriptor: int) -> bytes:
+        """What is there; empty when there is nothing, also where nothing will come any more."""
+        if descriptor not in self._streams:
+            return b""
+        try:
+            piece = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            piece = b""
+        if not piece:
+            self._end(descriptor)
+        return piece
 
     def _keep(self, piece: bytes) -> None:
         self._tail.append(piece)
@@ -130,12 +149,13 @@ class ProcessOutput:
         _reader.remove(descriptor)
         os.close(descriptor)
         rest = self._decoders.pop(descriptor).decode(b"", final=True)
-        if rest:
+        if rest and name != "log":
             _write(sys.stdout if name == "stdout" else sys.stderr, rest)
 
     def abandon(self) -> None:
         """After a fork, in the child: the thread that reads has stayed in the parent."""
         self._lock = threading.Lock()
+        self._intake.lock = threading.RLock()
         for descriptor in self._streams:
             os.close(descriptor)
         self._streams = {}

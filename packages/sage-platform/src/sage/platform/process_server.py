@@ -21,11 +21,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final
 
 from .arenas import Arena
 from .errors import LinkClosedError
 from .process_links import Link, UnreadableMessageError
+from .process_logging import begin_logging, follow_levels
 
 __all__ = ["DESCRIPTORS", "FORK", "REPLY", "REQUEST", "SIGNAL", "STACK_SIGNAL", "STATUS", "answer_pid", "serve"]
 
@@ -37,8 +39,8 @@ STATUS: Final = struct.Struct("@i")
 """Exit code of a child, minus the signal that killed it."""
 FORK: Final = 1
 SIGNAL: Final = 2
-DESCRIPTORS: Final = 7
-"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, status."""
+DESCRIPTORS: Final = 8
+"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, log, status."""
 STACK_SIGNAL: Final = signal.SIGUSR2
 """Makes a child write its Python stack to its stderr."""
 
@@ -112,6 +114,7 @@ class _Server:
     def _become_child(self, descriptors: Sequence[int]) -> None:
         _end_with(self._pid)
         signal.set_wakeup_fd(-1)
+        _outlive_termination()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
         for descriptor in (*self._descriptors, *self._statuses.values()):
@@ -144,6 +147,7 @@ def serve(control_fd: int, modules: Sequence[str]) -> None:
     # Ctrl-C reaches all processes of the terminal; the parent decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _outlive_termination()
     for module in modules:
         importlib.import_module(module)
     # What is there now stays as long as the children: their collectors need not look at it again and again, and pages
@@ -152,6 +156,22 @@ def serve(control_fd: int, modules: Sequence[str]) -> None:
     gc.freeze()
     with socket.socket(fileno=control_fd) as control:
         _Server(control).run()
+
+
+def _outlive_termination() -> None:
+    """Leave what follows from SIGTERM to the parent as well: a service manager sends it to all processes of a service,
+    and the parent needs these ones to drain. With the parent they end in any case.
+    """
+    own = os.getpid()
+
+    def leave_to_parent(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            # A process that an operator has forked ends as it would anywhere.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # No SIG_IGN, which programs that an operator starts would inherit.
+    signal.signal(signal.SIGTERM, leave_to_parent)
 
 
 def _end_with(server: int) -> None:
@@ -169,7 +189,7 @@ def answer_pid(link: Link, arguments: object) -> None:
 
 def _run_child(descriptors: Sequence[int]) -> None:
     """Run the parent's entries, one after the other, until the parent closes the link."""
-    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, status = descriptors
+    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, log, status = descriptors
     os.close(status)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
@@ -177,6 +197,7 @@ def _run_child(descriptors: Sequence[int]) -> None:
     os.close(stderr)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    begin_logging(log)
     faulthandler.enable(2)
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
     inward, outward = Arena(inward_fd), Arena(outward_fd)
@@ -199,10 +220,11 @@ def _run_child(descriptors: Sequence[int]) -> None:
 
 def _run_entry(link: Link) -> None:
     try:
-        entry, arguments, path, command_line, folder, environment = link.receive()
+        entry, arguments, path, command_line, folder, environment, levels = link.receive()
     except UnreadableMessageError as error:
         link.send(("unreadable", str(error)))
         return
+    follow_levels(levels)
     sys.argv[:] = command_line
     if sys.path != path:
         sys.path[:] = path

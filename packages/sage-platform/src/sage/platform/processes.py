@@ -25,6 +25,7 @@ from typing import Any
 from .arenas import Arena, create_arena_file
 from .errors import WorkerError
 from .process_links import Link
+from .process_logging import levels_now
 from .process_output import ProcessOutput, output_descriptors
 from .process_server import FORK, REPLY, REQUEST, SIGNAL, STACK_SIGNAL, STATUS
 
@@ -64,12 +65,12 @@ class WorkerProcess:
 
     def begin(self, entry: str, arguments: Any) -> None:
         """Let it call `module:function` with its end of the link and `arguments`, as if it ran here: with our path,
-        command line, working directory and environment.
+        command line, working directory, environment and levels of the loggers.
 
         Raises:
             LinkClosedError: it has ended.
         """
-        self.link.send((entry, arguments, sys.path, sys.argv, str(Path.cwd()), dict(os.environ)))
+        self.link.send((entry, arguments, sys.path, sys.argv, str(Path.cwd()), dict(os.environ), levels_now()))
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
@@ -106,7 +107,7 @@ class WorkerProcess:
             return captured.wait(timeout_s)
 
     def drain_output(self) -> None:
-        """Pass on what it has printed so far."""
+        """Pass on what it has printed and logged so far."""
         self._output.drain()
 
     def forget_output(self) -> None:
@@ -307,7 +308,7 @@ class ProcessPool:
             for descriptor in (from_write, to_write):
                 _widen(descriptor)
             theirs += [create_arena_file(), create_arena_file()]
-            for _ in ("stdout", "stderr", "status"):
+            for _ in ("stdout", "stderr", "log", "status"):
                 end, kept = _reversed_pipe()
                 theirs.append(end)
                 mine.append(kept)
@@ -326,9 +327,9 @@ class ProcessPool:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        write_fd, read_fd, stdout, stderr, status = mine
+        write_fd, read_fd, stdout, stderr, log, status = mine
         link = Link(read_fd, write_fd, *arenas, drains=True, end_fd=status)
-        return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr), self)
+        return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr, log, pid), self)
 
 
 _pools: weakref.WeakSet[ProcessPool] = weakref.WeakSet()

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sage.kernel.graph import OperatorKind, PipelineError, Routing
 
 from .declare import declare, user_location
 from .environment import Environment
+from .misnomers import no_such_method
 
 __all__ = ["BaseStream", "Config", "Feed", "check_together", "feed_facts"]
 
@@ -52,10 +53,10 @@ def check_together(what: str, first: BaseStream, other: object) -> BaseStream:
     if not isinstance(other, BaseStream):
         raise PipelineError(f"{what} takes streams, got {other!r} ({user_location()})")
     if other._env is not first._env:
-        raise PipelineError(
-            f"{what} joins streams of one environment, got one of {other._env.name!r} and one of "
-            f"{first._env.name!r} ({user_location()})"
-        )
+        names = f"one of {other._env.name!r} and one of {first._env.name!r}"
+        if other._env.name == first._env.name:
+            names = f"streams of two that are both called {first._env.name!r}"
+        raise PipelineError(f"{what} joins streams of one environment, got {names} ({user_location()})")
     return other
 
 
@@ -68,6 +69,12 @@ class BaseStream:
         self._env = env
         self._feeds = tuple(Feed(given) if isinstance(given, str) else given for given in inputs)
         self._inputs = tuple(feed.operator for feed in self._feeds)
+
+    if not TYPE_CHECKING:  # for a type checker there is nothing that is not there
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is meant by a name that no stream has, or not this one."""
+            raise no_such_method(self, name)
 
     def _add(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from sage.kernel.graph import Contract, OperatorKind, PipelineError
 from sage.kernel.operators import CoMapSpec, Function, IntervalJoinSpec, JoinSpec, OperatorSpec
 
 from .base_stream import BaseStream, Config, check_together
 from .declare import user_location
+from .misnomers import no_such_method
 
 __all__ = ["ConnectedStreams", "KeyedJoin"]
 
@@ -62,6 +63,12 @@ class ConnectedStreams(Generic[Stream]):
                 f"connect takes two streams with keys or two without, {which} has none: call key_by(...) on it, or use "
                 f"the streams before their key_by ({user_location()})"
             )
+
+    if not TYPE_CHECKING:  # for a type checker there is nothing that is not there
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is meant by a name of a stream."""
+            raise no_such_method(self, name, "these are two streams, say with comap(...) what becomes of their items")
 
     def comap(
         self,
@@ -114,8 +121,9 @@ class ConnectedStreams(Generic[Stream]):
         else:
             for given in (map1, map2):
                 if not callable(given) or (isinstance(given, type) and issubclass(given, Function)):
+                    got = "one function" if callable(map1) and map2 is None else repr(given)
                     raise PipelineError(
-                        f"comap takes two functions, one for each stream, or a CoMapFunction, got {given!r} "
+                        f"comap takes two functions, one for each stream, or a CoMapFunction, got {got} "
                         f"({user_location()})"
                     )
             target = CoMapSpec(map1, map2)

@@ -65,7 +65,7 @@ class FillableStream(BaseStream):
             raise PipelineError(f"fill takes a stream, got {stream!r} {where}")
         if stream._env is not self._env:
             raise PipelineError(
-                f"a future is filled by a stream of its own environment {self._env.name!r}, got one of "
+                f"a future is filled by a stream of its own environment {self._env.name!r}, got one of another, "
                 f"{stream._env.name!r} {where}"
             )
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int) or max_in_flight < 1:

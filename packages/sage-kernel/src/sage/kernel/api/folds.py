@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from sage.kernel.graph import Contract, Emit, OperatorKind, PipelineError
 from sage.kernel.operators import AggregateSpec, Function, builtin_aggregate
+from sage.kernel.operators.calling import changes_only
 from sage.kernel.operators.folds import same
 
 from .base_stream import BaseStream, Config
@@ -230,6 +231,11 @@ def _is_function(target: Any) -> bool:
 def _spec(create: Any, add: Any, result: Any) -> AggregateSpec:
     if add is None or not callable(add):
         raise PipelineError(f"aggregate takes a function as add, got {add!r} ({user_location()})")
+    if changes_only(add):
+        raise PipelineError(
+            f"add of an aggregate returns the new accumulator, {changes_only(add)} returns None: give "
+            f"lambda so_far, item: ..., or an AggregateFunction ({user_location()})"
+        )
     if result is not None and not callable(result):
         raise PipelineError(f"aggregate takes a function as result, got {result!r} ({user_location()})")
     if callable(create):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -33,6 +33,7 @@ from sage.platform.nodes import local_node
 from .datastream import DataStream
 from .declare import declare, user_location
 from .future import FutureStream, declare_future
+from .misnomers import no_such_method
 from .services import service_spec
 from .waiting import wait_interruptible
 
@@ -124,6 +125,17 @@ class LocalEnvironment:
         self.config: EnvironmentConfig = validate_config("LocalEnvironment", EnvironmentConfig, config)
         self._measured: dict[str, Measurement] = {}
 
+    if not TYPE_CHECKING:  # for a type checker there is nothing that is not there
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is meant by a name of a stream."""
+            raise no_such_method(
+                self,
+                name,
+                "sink(...) and print() end a stream and return the environment, keep the stream in a variable to go on "
+                "from it",
+            )
+
     # -- sources
 
     def from_source(
@@ -153,10 +165,12 @@ class LocalEnvironment:
         """
         if not isinstance(source, type) and not isinstance(source, SourceFunction):
             if not callable(source):
+                hint = "use from_collection for items"
+                if isinstance(source, (str, Path)):
+                    hint = f'to read a file use from_source(FileSource, {{"file_path": {str(source)!r}}})'
                 raise PipelineError(
-                    f"from_source takes a source class, an instance or a generator function, got {source!r}: "
-                    f"use from_collection for "
-                    f"items ({user_location()})"
+                    f"from_source takes a source class, an instance or a generator function, got {source!r}: {hint} "
+                    f"({user_location()})"
                 )
             if inspect.iscoroutinefunction(source):
                 raise PipelineError(

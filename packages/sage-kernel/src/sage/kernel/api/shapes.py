@@ -6,13 +6,14 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from sage.kernel.graph import Contract, OperatorKind, PipelineError
 from sage.kernel.operators import REST, DistinctSpec, LimitSpec, OrderedSpec, SampleSpec, SplitSpec
 
 from .base_stream import BaseStream
 from .declare import user_location
+from .misnomers import no_such_method
 
 __all__ = ["SplitStreams", "StreamShapes"]
 
@@ -41,6 +42,12 @@ class SplitStreams(Mapping[str, Stream], Generic[Stream]):
             hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(self._names)} and {REST}"
             raise PipelineError(f"split {self._operator!r} has no branch {name!r}; {hint} ({user_location()})")
         return self._stream._next(self._operator, name)
+
+    if not TYPE_CHECKING:  # for a type checker there is nothing that is not there
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is meant by a name of a stream."""
+            raise no_such_method(self, name, "a split gives several streams, take one by its name: parts['name']")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -60,6 +60,12 @@ def choose_execution(plan: Plan) -> Plan:
         if chosen[operator.name] is Execution.PROCESS and _ends_sources(operator):
             chosen[operator.name] = Execution.THREAD
             why = "it ends its source when it has got enough, which only this process can do"
+        concurrency = operator.contract.resources.concurrency or 1
+        if chosen[operator.name] is not Execution.ASYNC and concurrency > 1:
+            why += (
+                f"; resources.concurrency={concurrency} says nothing here, only async functions have several items in "
+                f"work at once: parallelism={concurrency} gives as many replicas"
+            )
         if chosen[operator.name] is Execution.PROCESS and _is_instance(operator):
             why += "; the instance itself stays as it is, each process has a copy"
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))

@@ -13,18 +13,12 @@ from .plan import Plan
 
 __all__ = ["plan_order"]
 
-_WAITING = {
-    OperatorKind.BATCH: "a list of items has",
-    OperatorKind.INTERLEAVE: "items that wait for those of another stream keep",
-}
-"""Operators that keep items beyond the end of a call."""
-
 
 def plan_order(plan: Plan) -> Plan:
     """Find the `ordered()` operators that have to put rows back into order.
 
     Raises:
-        PipelineError: an operator before one of them makes lists of items, which have no place in the order.
+        PipelineError: an operator before one of them keeps items, whose outputs then have no place in the order.
     """
     active: set[str] = set()
     execution = dict(plan.execution)
@@ -38,7 +32,7 @@ def plan_order(plan: Plan) -> Plan:
             execution[operator.name] = Execution.THREAD if upstream is Execution.ASYNC else upstream
             lines.append((operator.name, "left out: nothing between it and its source can change the order"))
             continue
-        _refuse_lists(plan, operator)
+        _refuse_lists(plan, operator, active)
         active.add(operator.name)
         ahead = operator.options["max_ahead"]
         lines.append((operator.name, f"needed: {disorder}; its sources stay within {ahead:,} items of it"))
@@ -64,7 +58,7 @@ def _disorder(plan: Plan, operator: BaseTransformation, active: set[str]) -> str
     return None
 
 
-def _refuse_lists(plan: Plan, operator: BaseTransformation) -> None:
+def _refuse_lists(plan: Plan, operator: BaseTransformation, active: set[str]) -> None:
     waiting, seen = list(operator.inputs), set[str]()
     while waiting:
         name = waiting.pop()
@@ -73,11 +67,10 @@ def _refuse_lists(plan: Plan, operator: BaseTransformation) -> None:
         seen.add(name)
         upstream = plan.graph[name]
         waiting += upstream.inputs
-        what = _WAITING.get(upstream.kind)
-        if what is not None:
+        why = _no_place(plan, upstream, active)
+        if why is not None:
             raise PipelineError(
-                f"ordered() cannot stand behind {name!r}: {what} no place in the order of the source; "
-                f"call ordered() before it {operator.where}"
+                f"ordered() cannot stand behind {name!r}: {why}; call ordered() before it {operator.where}"
             )
         batching = upstream.contract.io.batching
         if batching is not None and batching.max_wait_s is None:
@@ -85,3 +78,19 @@ def _refuse_lists(plan: Plan, operator: BaseTransformation) -> None:
                 f"ordered() behind {name!r} could wait for ever: its lists wait until they are full, and the source "
                 f"waits for ordered(); give its Batching a max_wait_s {operator.where}"
             )
+
+
+def _no_place(plan: Plan, operator: BaseTransformation, active: set[str]) -> str | None:
+    """Why the outputs of an operator that keeps items beyond the end of a call have no place in the order of the
+    source; None where they have.
+    """
+    if operator.kind is OperatorKind.INTERLEAVE:
+        return "items that wait for those of another stream keep no place in the order of the source"
+    if operator.kind is not OperatorKind.BATCH:
+        return None
+    replicas = plan.parallelism[operator.name]
+    disorder = _disorder(plan, operator, active)
+    if replicas > 1:
+        disorder = f"it has {replicas} replicas"
+    # A list of items that come in order has the place of the one that fills it.
+    return None if disorder is None else f"which items share a list depends on the run, because {disorder}"

@@ -38,13 +38,7 @@ def choose_parallelism(plan: Plan) -> Plan:
             chosen[name], why = operator.parallelism, "declared"
         else:
             chosen[name], why = 1, "the default"
-        if chosen[name] > 1 and not operator.factory.is_replicable:
-            raise PipelineError(
-                f"parallelism {chosen[name]} is not possible: {operator.factory.description} can be read "
-                f"only once; give a source class "
-                f"(self.ctx.replica_index tells replicas apart) or a list {operator.where}"
-            )
-        single = operator.options.get("single")
+        single = operator.factory.why_single or operator.options.get("single")
         if chosen[name] > 1 and single:
             raise PipelineError(f"parallelism {chosen[name]} is not possible: {single} {operator.where}")
         if chosen[name] > 1:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Final
 
 from sage.common.errors import InvalidArgumentError
 
@@ -74,6 +75,31 @@ def _at_least(rule: str, value: float, minimum: float, *, whole: bool = False) -
         raise InvalidArgumentError(f"{rule} must be >= {minimum:g}, got {value!r}")
 
 
+def _choice(owner: Any, rule: str, name: str, kind: type[StrEnum]) -> None:
+    """Make the attribute `name` a member of `kind`; its text will do as well."""
+    value = getattr(owner, name)
+    try:
+        object.__setattr__(owner, name, kind(value))
+    except ValueError:
+        members = ", ".join(repr(str(member)) for member in kind)
+        raise InvalidArgumentError(f"{rule}.{name} must be one of {members}, got {value!r}") from None
+
+
+def _made_of(owner: Any, rule: str, **parts: type[Any]) -> None:
+    for name, kind in parts.items():
+        value = getattr(owner, name)
+        if not isinstance(value, kind):
+            article = "an" if kind.__name__[0] in "EI" else "a"
+            hint = _PLACES.get(type(value).__name__, "")
+            raise InvalidArgumentError(f"{rule}.{name} must be {article} {kind.__name__}, got {value!r}{hint}")
+
+
+_PLACES: Final = {
+    "ErrorPolicy": "; an ErrorPolicy stands in io: Contract(io=IOSpec(errors=...))",
+    "Batching": "; a Batching stands in io: Contract(io=IOSpec(batching=...))",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What one replica needs (R of the contract).
@@ -120,6 +146,11 @@ class StateSpec:
     recovery: Recovery = Recovery.RESTART
     keyed: bool = False
 
+    def __post_init__(self) -> None:
+        _choice(self, "state", "kind", StateKind)
+        _choice(self, "state", "recovery", Recovery)
+        _made_of(self, "state", keyed=bool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPolicy:
@@ -146,6 +177,8 @@ class ErrorPolicy:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
+        _choice(self, "errors", "on_error", OnError)
+        _choice(self, "errors", "backoff", Backoff)
         _at_least("errors.retries", self.retries, 0, whole=True)
         _at_least("errors.delay_s", self.delay_s, 0)
         _at_least("errors.delay_s_max", self.delay_s_max, 0)
@@ -216,6 +249,7 @@ class IOSpec:
     item_cost_s: float | None = None
 
     def __post_init__(self) -> None:
+        _made_of(self, "io", errors=ErrorPolicy)
         if self.item_cost_s is not None:
             _at_least("io.item_cost_s", self.item_cost_s, 0)
         if self.batching is not None and not isinstance(self.batching, Batching):
@@ -256,5 +290,7 @@ class Contract:
     services: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _choice(self, "contract", "execution", Execution)
+        _made_of(self, "contract", resources=Resources, state=StateSpec, io=IOSpec, cpu_bound=bool)
         if not isinstance(self.services, tuple) or not all(isinstance(name, str) for name in self.services):
             raise InvalidArgumentError(f"contract.services must be a tuple of names, got {self.services!r}")

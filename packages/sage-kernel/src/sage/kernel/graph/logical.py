@@ -69,8 +69,8 @@ class OperatorFactory(Protocol):
         """Whether the user's code is a coroutine function."""
 
     @property
-    def is_replicable(self) -> bool:
-        """Whether several replicas can be made."""
+    def why_single(self) -> str:
+        """Why there can be one replica only, "" where there can be several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,10 +211,14 @@ class OperatorContext:
         Raises:
             ContextError: the stream has no key here.
         """
+        return self._current_key("key")
+
+    def _current_key(self, asked: str) -> Hashable:
         key = CURRENT_KEY.get() if self._concurrent else self._key
         if key is NO_KEY:
             raise ContextError(
-                f"operator {self.name!r} asked for ctx.key, but its stream has no key: call key_by(...) just before it"
+                f"operator {self.name!r} asked for ctx.{asked}, but its stream has no key: call key_by(...) before it "
+                "(union, interleave, broadcast and rebalance forget the key)"
             )
         return key
 
@@ -225,7 +229,7 @@ class OperatorContext:
         Raises:
             ContextError: the stream has no key here.
         """
-        key = self.key
+        key = self._current_key("state")
         found = self._state_by_key.get(key)
         if found is None:
             found = self._state_by_key[key] = {}

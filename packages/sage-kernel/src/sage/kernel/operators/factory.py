@@ -14,6 +14,7 @@ from typing import Any
 
 from sage.kernel.graph import Contract, OperatorKind, PipelineError
 
+from .calling import ARGUMENTS, check_call, hint_for
 from .config import validate_config
 from .connected import CoMapFunction, bind_comap
 from .functions import (
@@ -44,6 +45,9 @@ _BASES: dict[OperatorKind, type[Function]] = {
     OperatorKind.COMAP: CoMapFunction,
     OperatorKind.SINK: SinkFunction,
 }
+
+
+_MAY_YIELD = frozenset({OperatorKind.SOURCE, OperatorKind.FLATMAP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,8 @@ class CallableSource(SourceFunction[Any]):
             return _on_own_loop(items)
         if not isinstance(items, Iterable):
             raise PipelineError(
-                f"a source function must return an iterable (or be a generator), got {type(items).__name__} "
-                f"(source {self.ctx.name!r})"
+                f"a source function must return an iterable (or be a generator), got {type(items).__name__}"
+                f"{': did you forget to return, or to yield?' if items is None else ''} (source {self.ctx.name!r})"
             )
         return items
 
@@ -171,16 +175,22 @@ class FunctionFactory:
             if abstract:
                 raise PipelineError(f"{target.__name__} does not define {', '.join(abstract)}() {where}")
             factory._check_generator()
+            factory._check_calls()
             # The checked model stays the configuration: what was validated is what every replica gets.
             return cls(kind, target, validate_config(f"{target.__name__} {where}", target.Config, config), where)
         if isinstance(target, Function):
             if base is not None and not isinstance(target, base):
                 raise PipelineError(f"{kind} needs {_article(base)}, got {_bases_of(type(target))} {where}")
         elif not callable(target) and not isinstance(target, (AggregateSpec, OperatorSpec)):
-            raise PipelineError(f"{kind} needs a class, an instance or a function, got {target!r} {where}")
+            raise PipelineError(
+                f"{kind} needs a class, an instance or a function, got {target!r}{hint_for(target)} {where}"
+            )
         if config is not None:
-            raise PipelineError(f"config goes with an operator class; {target!r} is not one {where}")
+            raise PipelineError(
+                f"config goes with an operator class; {target!r} is not one, got config {config!r} {where}"
+            )
         factory._check_generator()
+        factory._check_calls()
         return factory
 
     def _check_generator(self) -> None:
@@ -188,6 +198,37 @@ class FunctionFactory:
             raise PipelineError(
                 f"{self.kind} cannot use the async generator {self.description}: only flatmap can {self.where}"
             )
+
+        if self.kind not in _MAY_YIELD and self._entry_is(inspect.isgeneratorfunction):
+            raise PipelineError(
+                f"{self.kind} cannot use the generator function {self.description}, a call of which runs nothing and "
+                f"returns a generator: to give several items use flatmap, else return instead of yield {self.where}"
+            )
+
+    def _check_calls(self) -> None:
+        """Each function of the user's must be one that can be called as it will be."""
+        for name, function, arguments in self._calls():
+            static = self._is_function_class and isinstance(
+                inspect.getattr_static(self.target, name), (staticmethod, classmethod)
+            )
+            check_call(function, arguments, str(self.kind), self.where, self._is_function_class and not static)
+
+    def _calls(self) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+        """Name, function and arguments of each call that the runtime makes."""
+        target = self.target
+        if isinstance(target, CallableSource):
+            yield "make", target.make, ()
+        elif self._is_a(CoMapFunction):
+            yield "execute1", target.execute1, ("the item",)
+            yield "execute2", target.execute2, ("the item",)
+        elif self._is_a(AggregateFunction) or (isinstance(target, AggregateSpec) and target.ready_made is None):
+            yield "create", target.create, ()
+            yield "add", target.add, ("the accumulator", "the item")
+            if target.result is not None:
+                yield "result", target.result, ("the accumulator",)
+        elif not isinstance(target, (AggregateSpec, IterableSource)):
+            for entry in self.entries:
+                yield "execute", entry, ARGUMENTS.get(self.kind, ("the item",))
 
     def _check_life_cycle(self) -> None:
         if isinstance(self.target, AggregateSpec):
@@ -211,7 +252,7 @@ class FunctionFactory:
                     f"{name}() must be a plain method, an `async` one would never be awaited {self.where}"
                 )
 
-    def _is_a(self, base: type[Function]) -> bool:
+    def _is_a(self, base: type[Any]) -> bool:
         return issubclass(self.target, base) if self._is_function_class else isinstance(self.target, base)
 
     @property
@@ -260,11 +301,22 @@ class FunctionFactory:
         return any(_function_is(entry, test) for entry in self.entries)
 
     @property
-    def is_replicable(self) -> bool:
-        """Whether several replicas can be made."""
-        if isinstance(self.target, IterableSource):
-            return isinstance(self.target.iterable, (list, tuple, range))
-        return not isinstance(self.target, CallableSource)
+    def why_single(self) -> str:
+        """Why there can be one replica only, "" where there can be several."""
+        if isinstance(self.target, CallableSource):
+            return (
+                f"the function {self.description} gives all its items to one reader; give a source class "
+                "(self.ctx.replica_index tells replicas apart) or a list"
+            )
+        if not isinstance(self.target, IterableSource) or isinstance(self.target.iterable, (list, tuple, range)):
+            return ""
+        kind = type(self.target.iterable).__name__
+        if isinstance(self.target.iterable, Iterator):
+            return (
+                f"the {kind} can be read only once; give a list, or a source class (self.ctx.replica_index tells "
+                "replicas apart)"
+            )
+        return f"a list, a tuple or a range is divided among replicas, a {kind} is not; give list(...) of it"
 
     @property
     def description(self) -> str:

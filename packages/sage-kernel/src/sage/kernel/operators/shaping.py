@@ -69,17 +69,17 @@ class _Distinct(FilterFunction[Any]):
     def execute(self, item: Any) -> bool:
         """Whether it is the first of its kind."""
         key, seen = self._spec.key, self._seen
-        kind = item if key is None else key(item)
-        if self._spec.keyed:
-            kind = (self.ctx.key, kind)
+        own = item if key is None else key(item)
+        kind = (self.ctx.key, own) if self._spec.keyed else own
         try:
             if kind in seen:
                 return False
         except TypeError as error:
             what = "key" if key is not None else "item"
+            hint = "let key= make" if key is not None else "give it key=, a function that makes"
             raise NotHashableError(
-                f"distinct {self.ctx.name!r} needs hashable {what}s, got {type(item if key is None else kind).__name__}"
-                f": give it key=, a function that makes a text or a tuple of the item"
+                f"distinct {self.ctx.name!r} needs hashable {what}s, got {type(own).__name__}: {hint} a text or a "
+                f"tuple of texts and numbers of the item ({error})"
             ) from error
         if self._spec.max_keys is not None and len(seen) >= self._spec.max_keys:
             del seen[next(iter(seen))]

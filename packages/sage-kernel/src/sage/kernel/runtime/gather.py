@@ -15,6 +15,7 @@ from sage.kernel.graph import BaseTransformation, OperatorKind
 from sage.kernel.operators import BatchSpec, FunctionFactory
 
 from .item_errors import ItemError, check_output
+from .places import END, Stamp, placed
 
 __all__ = [
     "Gather",
@@ -110,8 +111,13 @@ class Gather:
         return sum(len(gathered.values) for gathered in list(self._open.values()))
 
     @property
-    def origins(self) -> list[int]:
-        """The origins of the rows in lists that are open."""
+    def held(self) -> list[int]:
+        """The origins of the rows in lists that are open, where the place of such a row in an order is kept free. The
+        lists of a `batch` that wait for ever keep none free, or the source could wait for them: they have the place of
+        the row that fills them.
+        """
+        if self._call is None and self._max_wait_ns is None:
+            return []
         return [origin for gathered in list(self._open.values()) for origin in gathered.origins]
 
     def put(self, value: Any, key: Hashable, origin: int) -> Gathered | None:
@@ -162,14 +168,22 @@ class Gather:
             ListCallError: the call failed.
         """
         if self._call is None:
-            # The list has waited as long as its oldest item.
-            return [(gathered.values, gathered.keys[0], min(gathered.origins))]
+            return [(gathered.values, gathered.keys[0], self._list_origin(gathered))]
         try:
             # A copy: the function may change the list, and a retry needs it as it was.
             results = check_results(self._name, self._call(gathered.values[:]), len(gathered.values))
         except Exception as error:  # the boundary to user code: it is the list's error
             raise ListCallError(gathered, error) from error
         return list(zip(results, gathered.keys, gathered.origins, strict=True))
+
+    def _list_origin(self, gathered: Gathered) -> int:
+        # The list has waited as long as its oldest item.
+        oldest, first, last = min(gathered.origins), gathered.origins[0], gathered.origins[-1]
+        if not isinstance(first, Stamp) or not isinstance(last, Stamp):
+            return oldest
+        if self._max_wait_ns is None and len(gathered.values) < self._size:
+            return placed(int(oldest), (END, *first.place))
+        return placed(int(oldest), last.place)
 
 
 def check_results(name: str, results: Any, items: int) -> list[Any]:

@@ -90,6 +90,7 @@ class JobHandle:
     """
 
     TICK_S = 0.25
+    LOOK_UP_S = 0.5
 
     def __init__(
         self,
@@ -360,7 +361,12 @@ class JobHandle:
             JobFailedError: the job failed; the message says where and why, `result` what it had done.
             TimeoutError: it has not ended after `timeout_s` seconds; it goes on.
         """
-        if not self._ended.wait(timeout_s):
+        if timeout_s is None:
+            # A signal may be taken by whichever thread is in a system call that looks for signals, such as one that
+            # starts a process. That wakes nobody here, and only the main thread runs handlers: it has to come by.
+            while not self._ended.wait(self.LOOK_UP_S):
+                pass
+        elif not self._ended.wait(timeout_s):
             raise TimeoutError(f"job {self.name!r} has not ended after {timeout_s:g} s; it goes on")
         result = self._result
         assert result is not None

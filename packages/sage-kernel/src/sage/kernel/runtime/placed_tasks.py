@@ -48,8 +48,6 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
         source: number of its source replica in a turn of `width`.
     """
 
-    WAIT_S = 0.05
-
     stamps_rows = True
 
     def __init__(self, *plain: Any, book: PlaceBook | None, source: int = 0, width: int = 1, **shared: Any) -> None:
@@ -118,8 +116,10 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
     # -- with a source
 
     def _run_source(self) -> None:
-        super()._run_source()
         assert self._place_book is not None
+        for target in self._place_book.targets:
+            self._signals.on_stop(target.tracker.wake)
+        super()._run_source()
         self._place_book.report()
         for target in self._place_book.targets:
             target.tracker.end_source(self._turn, self._position)
@@ -173,8 +173,7 @@ class PlacedThreadTask(_KeepsStamps, ThreadTask):
             self._on_wait(True)
             # A source that has to end passes its last item on, however long the others take.
             for tracker in trackers:
-                while not self._stopping and not tracker.wait(place, self.WAIT_S):
-                    pass
+                tracker.wait(place, self._stopping)
             if self._signals.aborting.is_set():
                 raise Interrupted
             self._on_wait(False)
@@ -250,7 +249,7 @@ class ResequencingTask(PlacedThreadTask):
 
 
 class PlacedGatheringTask(_KeepsStamps, GatheringTask):
-    """A task of a batched function on a thread: rows in a list that is open are not through."""
+    """A task on a thread that gathers lists: rows in a list that is open are not through."""
 
     def __init__(self, *plain: Any, book: PlaceBook, **shared: Any) -> None:
         super().__init__(*plain, **shared)
@@ -261,9 +260,19 @@ class PlacedGatheringTask(_KeepsStamps, GatheringTask):
         """A sender that notes what it sends."""
         return PlacedSender(self.parts.edges, self._backend, self._on_wait, self._place_book)
 
+    def _run_inbox(self) -> None:
+        super()._run_inbox()
+        # Other sources may wait for the rows of the last lists.
+        for index, step in enumerate(self.chain.steps):
+            while step.gather is not None and (gathered := step.gather.take()) is not None:
+                self.chain.work_off(index, gathered)
+        self.flush()
+        self._place_book.done(self._taken)
+        self._place_book.report()
+
     def _get(self, items_max: int) -> Packet | None:
         # Everything that the rows before have become has been sent.
-        held = {stamp for step in self.chain.steps if step.gather is not None for stamp in step.gather.origins}
+        held = {stamp for step in self.chain.steps if step.gather is not None for stamp in step.gather.held}
         self._place_book.done([stamp for stamp in self._taken if stamp not in held])
         self._place_book.report()
         self._taken = [stamp for stamp in self._taken if stamp in held]

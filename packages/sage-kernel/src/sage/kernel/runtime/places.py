@@ -217,14 +217,19 @@ class SequenceTracker:
             self._ends[source] = position
         self.report({})
 
-    def wait(self, place: int, timeout_s: float) -> bool:
-        """Wait until `place` may be emitted; False when that is not so after `timeout_s` seconds."""
+    def wait(self, place: int, stopping: Sequence[bool]) -> None:
+        """Wait until `place` may be emitted, or until `stopping` is not empty any more and somebody called `wake`."""
         with self._changed:
             self._waiting += 1
             try:
-                return self._changed.wait_for(lambda: place < self.limit, timeout_s)
+                self._changed.wait_for(lambda: place < self.limit or stopping)
             finally:
                 self._waiting -= 1
+
+    def wake(self) -> None:
+        """Have those who wait look whether they have to end."""
+        with self._changed:
+            self._changed.notify_all()
 
 
 Row = tuple[Place, Any, Hashable, int]

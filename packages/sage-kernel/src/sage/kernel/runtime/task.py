@@ -52,6 +52,7 @@ class JobSignals:
         self._sources: dict[str, list[bool]] = {}
         self._lock = threading.Lock()
         self._on_abort: list[Callable[[], None]] = []
+        self._on_stop: list[Callable[[], None]] = []
 
     def on_abort(self, call: Callable[[], None]) -> None:
         """Have `call` called when the job is aborted, at once if it is already."""
@@ -60,6 +61,11 @@ class JobSignals:
                 self._on_abort.append(call)
                 return
         call()
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Have `call` called whenever a source has to end, for whoever waits and must look up then."""
+        with self._lock:
+            self._on_stop.append(call)
 
     def source(self, name: str) -> list[bool]:
         """A list that is not empty when this source has to end, alone or with all others."""
@@ -71,6 +77,7 @@ class JobSignals:
         stopping = self.source(name)
         if not stopping:
             stopping.append(True)
+        self._tell_stop()
 
     def stop(self) -> None:
         """Sources end; what they have emitted is worked off."""
@@ -80,6 +87,13 @@ class JobSignals:
             for stopping in self._sources.values():
                 if not stopping:
                     stopping.append(True)
+        self._tell_stop()
+
+    def _tell_stop(self) -> None:
+        with self._lock:
+            calls = tuple(self._on_stop)
+        for call in calls:
+            call()
 
     def abort(self) -> None:
         """Everybody ends now."""

@@ -131,6 +131,8 @@ class MiniLMEmbedder:
             not.
 
     Example:
+        Not run as a doctest, because the weights are not there in every installation.
+
         >>> model = MiniLMEmbedder()  # doctest: +SKIP
         >>> near, far, query = model.embed(["a dog", "tax law", "a puppy"])  # doctest: +SKIP
         >>> bool(query @ near > query @ far)  # doctest: +SKIP
