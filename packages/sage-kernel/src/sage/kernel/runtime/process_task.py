@@ -13,15 +13,12 @@ has died with that row alone in it.
 from __future__ import annotations
 
 import logging
-import pickle
-import random
 import threading
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from sage.common.serialization import explain_unpicklable
-from sage.kernel.graph import BaseTransformation, OnError, OperatorError, OperatorKind
+from sage.kernel.graph import BaseTransformation, OperatorError
 from sage.kernel.operators.process_code import ProcessOrder
 from sage.kernel.packet import Packet
 from sage.platform import ChannelClosedError, LinkClosedError, ProcessPool, WorkerProcess
@@ -29,15 +26,14 @@ from sage.platform.process_links import UnreadableMessageError
 from sage.platform.window_channels import WindowChannel
 
 from . import process_protocol as say
-from .chain import DeadLetterSink
 from .edges import Sender
-from .process_book import ProcessBook, Untransferable
+from .process_losses import LossyTask
 from .process_protocol import Report
-from .process_rows import Batch, is_instance
+from .process_rows import Batch
 from .remote_errors import PortableError, ProcessDiedError, TransportError
 from .salvage import salvage
 from .steps import Interrupted, StepFailed
-from .task import Activity, BatchLimit, Task, TaskParts
+from .task import Activity, BatchLimit, TaskParts
 
 __all__ = ["PROCESS_MODULES", "ProcessTask"]
 
@@ -51,7 +47,7 @@ _DEATHS_MAX = 3
 _BATCH_BYTES = 4 << 20
 
 
-class ProcessTask(Task):
+class ProcessTask(LossyTask):
     """A task whose operators run in a process of its own."""
 
     WINDOW = 2
@@ -65,29 +61,22 @@ class ProcessTask(Task):
         order: ProcessOrder,
         operators: Sequence[BaseTransformation],
         pool: ProcessPool,
-        dead_letters: DeadLetterSink,
         **shared: Any,
     ) -> None:
-        super().__init__(parts, dead_letters=dead_letters, **shared)
-        self._ledger = ProcessBook(parts.node, parts.counters, operators, dead_letters)
+        super().__init__(parts, operators=operators, **shared)
         assert isinstance(parts.inbox, WindowChannel)
         self._inbox: WindowChannel[Any] = parts.inbox
         self._order = order
-        self._transformations = tuple(operators)
         self._pool = pool
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()
         self._in_flight: deque[Batch] = deque()
-        self._waiting: deque[Batch] = deque()
         self._ready = self._finishing = self._finished = False
         self._limit = BatchLimit(maximum=self.OUT_LIMIT, target_ns=say.BATCH_NS)
         self._rows_by_bytes = self.OUT_LIMIT
-        self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
         self._idle_deaths = 0
         self._tears_down = False
         self._exploding = len(operators)
-        self._warned = False
-        self._random = random.Random(parts.node.replica_index)
         self._since = 0
         self._blocked_ns = 0
         self._sink_counters = parts.counters.operators[-1]
@@ -96,11 +85,6 @@ class ProcessTask(Task):
     def needs_setup(self) -> bool:
         """A process takes its time to be there."""
         return True
-
-    @property
-    def user_counters(self) -> dict[str, dict[str, float]]:
-        """What the operators have counted, over all processes that this task has had."""
-        return self._ledger.user_counters
 
     def stack(self) -> str:
         """Where the process is at this moment, as lines of a traceback."""
@@ -355,23 +339,6 @@ class ProcessTask(Task):
         if sent > 65536:
             self._rows_by_bytes = max(1, min(self.OUT_LIMIT, _BATCH_BYTES * len(values) // sent))
 
-    def _divide(self, batch: Batch, error: Exception, refused: list[tuple[Batch, Exception]]) -> None:
-        """Take out the rows that cannot be sent; the others wait to be sent as they were."""
-        rest: list[Batch] = []
-        for row in batch.rows():
-            row.alone = batch.alone
-            try:
-                pickle.dumps((row.values[0], None if row.keys is None else row.keys[0]), 5)
-            except Exception as reason:  # whatever pickling an item raises
-                refused.append((row, reason))
-            else:
-                rest.append(row)
-        if not refused:
-            # Each can be sent, and all together cannot: one by one then.
-            refused.extend((row, error) for row in rest if len(rest) == 1)
-            rest = [] if len(rest) == 1 else rest
-        self._waiting.extendleft(reversed(rest))
-
     # -- answers
 
     def _take_answer(self) -> None:
@@ -495,25 +462,6 @@ class ProcessTask(Task):
             raise StepFailed(message, raised)
         raise raised
 
-    def _refuse(self, row: Batch, reason: Exception) -> None:
-        """A row cannot be sent to the process: an error of the first operator, which no retry can mend."""
-        error = reason
-        if not isinstance(error, TransportError):
-            text = explain_unpicklable(row.values[0]) or f"{type(reason).__name__}: {reason}"
-            error = TransportError(f"the item cannot be sent to the process: {text}")
-            error.__cause__ = reason
-        operator = self._transformations[0]
-        self._ledger.count(0, (1, 0, 1, 0, 0))
-        if operator.contract.io.errors.on_error is OnError.FAIL:
-            raise StepFailed(f"operator {operator.name!r} cannot be given an item", error)
-        self._give_up(0, row.values[0], row, 1, error)
-
-    def _give_up(self, position: int, item: Any, row: Batch, attempts: int, error: Exception) -> None:
-        # Only the first operator can be one on two streams, whose items come with their side.
-        sided = position == 0 and "sides" in self._transformations[0].options
-        side, item = item if sided else (None, item)
-        self._ledger.give_up(position, item, row.keys, attempts, error, side=side)
-
     def _take_refusal(self, reason: str) -> None:
         """The process could not unpickle a batch: find the rows that are to blame."""
         process = self._process
@@ -565,41 +513,3 @@ class ProcessTask(Task):
         self._waiting.extendleft(reversed([*again, *lost[1:]]))
         self._start_process()
         self._pump(own=True)
-
-    def _warn_of_instances(self) -> None:
-        names = [repr(operator.name) for operator in self._transformations if is_instance(operator)]
-        if names and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%s: the instance(s) %s begin anew in another process; if one keeps something between items, say "
-                "StateSpec(kind=StateKind.STATEFUL) in its contract, so that the job fails instead",
-                self.id,
-                ", ".join(names),
-            )
-
-    def _blame(self, row: Batch, error: ProcessDiedError) -> list[Batch]:
-        """A process has died with one row alone: a failed attempt of the operator that it was in; the row again where
-        that has a retry left.
-        """
-        row.attempts += 1
-        position, (item, travels), _ = self._entering or (0, (row.values[0], True), None)
-        exploded = any(operator.kind is OperatorKind.FLATMAP for operator in self._transformations[:position])
-        running = self._transformations[position]
-        if exploded:
-            # The row has become several items, of which only some may have been worked on: it fails as a whole.
-            position = 0
-        if position == 0 or not travels:
-            item = row.values[0] if position == 0 else Untransferable("an item that cannot leave its process")
-        policy = running.contract.io.errors
-        self._ledger.count(position, (0, 0, 1, 0, 0))
-        if row.attempts <= policy.retries:
-            self._ledger.count(position, (0, 0, 0, 1, 0))
-            self._pause_thread(policy.pause_before(row.attempts, self._random.random()))
-            return [row]
-        if policy.on_error is OnError.FAIL:
-            raise StepFailed(f"operator {running.name!r} lost its process {row.attempts} time(s) with one item", error)
-        for before in range(position):
-            self._ledger.count(before, (1, 1, 0, 0, 0))
-        self._ledger.count(position, (1, 0, 0, 0, 0))
-        self._give_up(position, item, row, row.attempts, error)
-        return []
