@@ -1,5 +1,7 @@
 """The task of a process: its parent's half. Inbox, routing, order, back pressure, counters and dead letters stay here;
-rows go to the process and outputs come back, so a process that dies takes nothing with it that is not known here.
+rows go to the process and outputs come back, so a process that dies takes nothing with it that is not known here. There
+may be several processes in a line, each of which passes on to the next what it has made of the rows: what is said here
+of the process holds for the line, which lives and dies as one.
 
 Two threads act. The task's own thread waits for answers and sends the outputs on. Rows are sent by whoever has them
 first: by the task's thread after an answer, or, while the process is idle, by the very thread that puts a packet into
@@ -21,7 +23,7 @@ from typing import Any
 from sage.kernel.graph import BaseTransformation, OperatorError
 from sage.kernel.operators.process_code import ProcessOrder
 from sage.kernel.packet import Packet
-from sage.platform import ChannelClosedError, LinkClosedError, ProcessPool, WorkerProcess
+from sage.platform import ChannelClosedError, LinkClosedError, ProcessLine, ProcessPool
 from sage.platform.process_links import UnreadableMessageError
 from sage.platform.window_channels import WindowChannel
 
@@ -39,18 +41,17 @@ __all__ = ["PROCESS_MODULES", "ProcessTask"]
 
 logger = logging.getLogger("sage.kernel.task")
 
-PROCESS_MODULES = ("sage.kernel.runtime.process_worker",)
+PROCESS_MODULES = ("sage.kernel.runtime.process_entry",)
 """What the fork server imports before it forks."""
 
-_ENTRY = "sage.kernel.runtime.process_worker:run_worker"
+_ENTRY = "sage.kernel.runtime.process_entry:run_worker"
 _DEATHS_MAX = 3
 _BATCH_BYTES = 4 << 20
 
 
 class ProcessTask(LossyTask):
-    """A task whose operators run in a process of its own."""
+    """A task whose operators run in a process of its own, or in a line of such."""
 
-    WINDOW = 2
     BATCHES_MAX = 8
     QUEUED_BATCHES = 2
 
@@ -58,7 +59,7 @@ class ProcessTask(LossyTask):
         self,
         parts: TaskParts,
         *,
-        order: ProcessOrder,
+        orders: Sequence[ProcessOrder],
         operators: Sequence[BaseTransformation],
         pool: ProcessPool,
         **shared: Any,
@@ -66,16 +67,18 @@ class ProcessTask(LossyTask):
         super().__init__(parts, operators=operators, **shared)
         assert isinstance(parts.inbox, WindowChannel)
         self._inbox: WindowChannel[Any] = parts.inbox
-        self._order = order
+        self._orders = tuple(orders)
         self._pool = pool
-        self._process: WorkerProcess | None = None
+        self._process: ProcessLine | None = None
+        # One batch for each process to work on, and one on its way.
+        self._window = len(self._orders) + 1
         self._lock = threading.Lock()
         self._in_flight: deque[Batch] = deque()
         self._ready = self._finishing = self._finished = False
         self._limit = BatchLimit(maximum=self.OUT_LIMIT, target_ns=say.BATCH_NS)
         self._rows_by_bytes = self.OUT_LIMIT
         self._idle_deaths = 0
-        self._tears_down = False
+        self._tears_down: list[bool] = []
         self._exploding = len(operators)
         self._since = 0
         self._blocked_ns = 0
@@ -91,7 +94,7 @@ class ProcessTask(LossyTask):
         process = self._process
         if process is None:
             return ""
-        return f"  in process {process.pid}:\n{process.stack()}"
+        return process.stack()
 
     def flush(self) -> None:
         """Nothing gathers here: outputs are sent on as they arrive."""
@@ -127,7 +130,7 @@ class ProcessTask(LossyTask):
                 self._ready = False
                 process, self._process = self._process, None
             if process is not None:
-                self._pool.discard(process)
+                process.discard()
 
     def new_sender(self) -> Sender:
         """The sending end."""
@@ -143,26 +146,30 @@ class ProcessTask(LossyTask):
 
     def _start_process(self) -> None:
         self.activity = Activity.SETUP
-        answer = self._begin(_DEATHS_MAX)
-        if answer[0] == "unreadable":
-            raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
-        if answer[0] == say.FAILED:
-            self._fail(answer)
-        _, self._tears_down, self._exploding = answer
+        answers = self._begin(_DEATHS_MAX)
+        for answer in answers:
+            if answer[0] == "unreadable":
+                raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
+        for answer in answers:
+            if answer[0] == say.FAILED:
+                self._fail(answer)
+        self._tears_down = [answer[1] for answer in answers]
+        # All of it, but where the only process has one that makes several items of one.
+        self._exploding = answers[0][2] if len(answers) == 1 else len(self._transformations)
         self.activity = Activity.WAITING_INPUT
         with self._lock:
             self._ready = True
 
-    def _begin(self, tries: int) -> Any:
-        """Have a process set up; its answer. One that dies over it may have been ended by chance, or have been dead
-        before: then another one is asked.
+    def _begin(self, tries: int) -> list[Any]:
+        """Have a process set up; its answer, or those of the line. One that dies over it may have been ended by chance,
+        or have been dead before: then another one is asked.
         """
-        process = self._process = self._pool.acquire()
+        process = self._process = ProcessLine(self._pool, len(self._orders))
         if self._signals.aborting.is_set():
             raise Interrupted
         try:
-            process.begin(_ENTRY, self._order)
-            return process.link.receive()
+            process.begin(_ENTRY, self._orders)
+            return [each.link.receive() for each in process.processes]
         except LinkClosedError as error:
             self._check_aborted()
             story = process.describe_end()
@@ -170,35 +177,46 @@ class ProcessTask(LossyTask):
                 raise OperatorError(f"setup of {self._names()} failed: {story}") from error
         logger.warning("%s: set-up is tried in another process: %s", self.id, story)
         self._process = None
-        self._pool.discard(process)
+        process.discard()
         return self._begin(tries - 1)
 
     def _end_process(self) -> None:
         """Have the operators torn down and give the process back.
 
         Raises:
-            OperatorError: a `teardown` raised, or the process died in it.
+            OperatorError: a `teardown` raised, or a process died in it.
         """
         process = self._process
         assert process is not None
-        try:
-            process.link.send((say.END,))
-            while (answer := process.link.receive())[0] != say.ENDED:
-                pass
-        except LinkClosedError as error:
-            self._check_aborted()
-            if not self._tears_down:
-                # All rows are answered and nobody had anything to do any more.
-                logger.warning("%s: all work was done when %s", self.id, process.describe_end())
-                return
-            raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}") from error
-        self._ledger.apply(answer[2])
+        missed = ended = False
+        failed: PortableError | None = None
+        for index, each in enumerate(process.processes):
+            try:
+                if index == 0 or ended:
+                    # It goes along the line, as far as that is whole.
+                    (process if index == 0 else each).link.send((say.END,))
+                while (answer := each.link.receive())[0] != say.ENDED:
+                    pass
+            except LinkClosedError:
+                self._check_aborted()
+                ended = True
+                missed |= any(self._tears_down[index : index + 1])
+                continue
+            failed = failed or answer[1]
+            for report in answer[2]:
+                self._ledger.apply(report)
+        if ended and missed:
+            raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}")
+        if ended:
+            # All rows are answered and nobody had anything to do any more.
+            logger.warning("%s: all work was done when %s", self.id, process.describe_end())
+            return
         with self._lock:
             self._ready = False
             self._process = None
-        self._pool.release(process)
-        if answer[1] is not None:
-            raise answer[1].restore()
+        process.release()
+        if failed is not None:
+            raise failed.restore()
 
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.parts.node.chain)
@@ -251,11 +269,11 @@ class ProcessTask(LossyTask):
 
     @property
     def _has_room(self) -> bool:
-        """Whether the process may get a further batch: two, or more of small ones, so that it need not wait."""
+        """Whether the process may get a further batch: two (a line one more than it has processes), or more of small ones, so that it need not wait."""
         batches = len(self._in_flight)
-        return batches < self.WINDOW or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
+        return batches < self._window or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
 
-    def _try_send(self, process: WorkerProcess, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
+    def _try_send(self, process: ProcessLine, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
         """Send a batch; False when nothing more can be sent now.
 
         Args:
@@ -279,13 +297,13 @@ class ProcessTask(LossyTask):
             self._divide(batch, error, refused)
         return True
 
-    def _tell(self, process: WorkerProcess, what: int) -> None:
+    def _tell(self, process: ProcessLine, what: int) -> None:
         try:
             process.link.send((what,))
         except LinkClosedError:
-            logger.debug("%s: process %s is gone", self.id, process.pid)
+            logger.debug("%s: process %s is gone", self.id, process.pids)
 
-    def _next_batch(self, process: WorkerProcess) -> Batch | None:
+    def _next_batch(self, process: ProcessLine) -> Batch | None:
         """The next rows of the inbox; None when there are none, or when nothing will come any more."""
         inbox = self._inbox
         while self._open_inputs:
@@ -318,7 +336,7 @@ class ProcessTask(LossyTask):
             self.sample_keys(packet)
         return Batch(packet.values, packet.keys if self.parts.keys_in else None, packet.origins)
 
-    def _send(self, process: WorkerProcess, batch: Batch, *, draining: bool) -> None:
+    def _send(self, process: ProcessLine, batch: Batch, *, draining: bool) -> None:
         # First the book, then the pipe: a process may die at any moment.
         if not self._in_flight:
             now = self._now()
@@ -345,7 +363,9 @@ class ProcessTask(LossyTask):
         process = self._process
         assert process is not None
         try:
-            answer = process.link.receive()
+            in_flight = self._in_flight
+            # Of a row alone each process tells by itself what it does with it.
+            answer = process.receive_any() if in_flight and in_flight[0].alone else process.link.receive()
         except LinkClosedError:
             self._revive()
             return
@@ -356,7 +376,7 @@ class ProcessTask(LossyTask):
         what = answer[0]
         if what == say.DONE:
             self._take_done(answer[1], answer[2], answer[3], answer[4], answer[5], None)
-        elif what == say.COUNTED:
+        elif what in (say.COUNTED, say.ALONE):
             self._take_done(*answer[1:7])
         elif what == say.ECHO:
             self._pump(own=True)
@@ -370,7 +390,8 @@ class ProcessTask(LossyTask):
             self._fail(answer)
         else:
             assert what == say.FINISHED, what
-            self._ledger.apply(answer[1])
+            for report in answer[1]:
+                self._ledger.apply(report)
             self._finished = True
 
     def _take_done(
@@ -380,14 +401,16 @@ class ProcessTask(LossyTask):
         values: list[Any],
         keys: list[Hashable] | None,
         origins: list[int] | None,
-        report: Report | None,
+        reports: Sequence[Report] | None,
     ) -> None:
         now = self._now()
         sunk = self.sunk if self.is_sink else 0
         origin = now
-        if report is not None:
-            self._ledger.apply(report)
         in_flight, inbox = self._in_flight, self._inbox
+        for report in reports or ():
+            self._ledger.apply(report)
+            if report.broken:
+                self._ledger.give_up_broken(report, in_flight[0])
         if rows:
             batch = in_flight[0]
             origins_in = batch.origins
@@ -408,10 +431,11 @@ class ProcessTask(LossyTask):
             if blocked:
                 self._blocked_ns += blocked
                 self.counters.blocked_ns += blocked
-        if report is None:
-            for operator in self.counters.operators:
-                operator.items_in += rows
-                operator.items_out += rows
+        # Those that have told nothing have let each row through.
+        operators = self.counters.operators
+        for operator in operators if reports is None else operators[: reports[0].first]:
+            operator.items_in += rows
+            operator.items_out += rows
         if self.is_sink:
             self.chain.outputs.origins.extend(origins or ())
             self.count_latency(self.sunk - sunk, origin, now)
@@ -450,8 +474,9 @@ class ProcessTask(LossyTask):
             self.activity = Activity.WAITING_INPUT
 
     def _fail(self, answer: Any) -> None:
-        _, message, portable, report = answer
-        self._ledger.apply(report)
+        _, message, portable, reports = answer
+        for report in reports:
+            self._ledger.apply(report)
         error: PortableError = portable
         raised = error.restore()
         with self._lock:
@@ -496,7 +521,7 @@ class ProcessTask(LossyTask):
             self._process = None
             lost, self._in_flight = list(self._in_flight), deque()
             self._inbox.under_way = 0
-        self._pool.discard(process)
+        process.discard()
         if self._ledger.keeps_state:
             raise OperatorError(f"the state of {self._names()} is lost: {story}")
         if not lost:
