@@ -214,17 +214,21 @@ def _add(
     failing = _Failing(op, kind.shared)
     errors = ErrorPolicy(retries=op.retries, delay_s=0.0005 if sleep else 0.0, jitter=0.5)
     awaits = op.awaits and kind.name != "thread"
-    if kind.name == "process":
+    if in_process := kind.execution is Execution.PROCESS:
         # What a sink takes must come back to this process; folds, which never await, may go to theirs.
         awaits = op.kind != "sink" and (op.awaits or (op.kind in ("reduce", "aggregate") and op.tag % 2 == 1))
+    parallelism, capacity = op.parallelism, op.capacity
+    if kind.lined and op.kind in ("map", "filter"):
+        # Neighbours are alike, so that many pass on to the next.
+        awaits, parallelism, capacity = True, 1 if parallelism < 3 else 2, None
     contract = (
-        kind.contract(concurrency=op.concurrency, queue_capacity=op.capacity, errors=errors)
+        kind.contract(concurrency=op.concurrency, queue_capacity=capacity, errors=errors)
         if awaits
         else Contract(io=IOSpec(queue_capacity=op.capacity, errors=errors))
     )
 
-    operator = _operator(op, failing, awaits and kind.name != "process", sleep)
-    common: dict[str, Any] = {"name": name, "parallelism": op.parallelism, "contract": contract}
+    operator = _operator(op, failing, awaits and not in_process, sleep)
+    common: dict[str, Any] = {"name": name, "parallelism": parallelism, "contract": contract}
     match op.kind:
         case "map":
             return {"": stream.map(operator(_map(op)), **common)}

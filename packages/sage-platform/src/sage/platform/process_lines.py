@@ -125,6 +125,37 @@ class ProcessLine:
             raise LinkClosedError
         return self.receive_any()
 
+    def tell_all(self, message: Any) -> None:
+        """Send a message along the line and to each process by itself; those that have ended do not get it."""
+        links = [self.link, *(process.link for process in self.processes)]
+        for link in links if len(self.processes) > 1 else links[:1]:
+            try:
+                link.send(message)
+            except LinkClosedError:
+                continue  # whoever waits for its answer sees it
+
+    def last_answer(self, index: int, kind: int) -> Any:
+        """The first tuple that begins with `kind` of those that a process sends by itself; what comes before it is
+        dropped. It has to come soon where another process has ended: who held up the line then does not know it.
+
+        Raises:
+            LinkClosedError: it has ended before, or does not answer.
+        """
+        link = self.processes[index].link
+        while True:
+            descriptor, has_more = link.reading
+            if len(self.processes) > 1 and not has_more:
+                arrivals = select.poll()
+                for process in self.processes:
+                    arrivals.register(process.end_fd, select.POLLIN)
+                arrivals.register(descriptor, select.POLLIN)
+                arrivals.poll()
+                if not select.select([descriptor], [], [], _EXIT_WAIT_S)[0]:
+                    raise LinkClosedError
+            answer = link.receive()
+            if answer[0] == kind:
+                return answer
+
     # -- facts
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, StateKind
-from sage.kernel.operators import FunctionFactory
+from sage.kernel.operators import Function, FunctionFactory
 from sage.kernel.operators.specs import OperatorSpec
 
 from .plan import Chain, Plan
@@ -71,11 +71,15 @@ def _can_join_line(plan: Plan, operator: BaseTransformation) -> bool:
     if plan.execution[operator.name] is not Execution.PROCESS or operator.kind not in _LINED:
         return False
     state, factory = operator.contract.state, operator.factory
+    target = factory.target if isinstance(factory, FunctionFactory) else None
+    is_function = isinstance(target, Function) or (isinstance(target, type) and issubclass(target, Function))
     keeps_state = (
         state.kind is StateKind.STATEFUL
         or state.keyed
+        # It may use `ctx.state` without saying so.
+        or (operator.keyed_input and is_function)
         # Filters that the library itself makes (distinct, limit, sample) remember what they have let pass.
-        or (isinstance(factory, FunctionFactory) and isinstance(factory.target, OperatorSpec))
+        or isinstance(target, OperatorSpec)
     )
     holds_back = operator.contract.io.batching is not None or "requests" in operator.options
     return not (keeps_state or holds_back or plan.graph.branches_of(operator.name))

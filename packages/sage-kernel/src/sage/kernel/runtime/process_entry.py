@@ -173,34 +173,32 @@ def _work(link: Link, rows: Link, order: ProcessOrder) -> tuple[BaseException | 
             is_ready = True
             worker.serve()
         except LinkClosedError:
-            _wait_for_end(link, rows)
+            # Where it is a neighbour that has gone, the task decides what follows.
+            if order.is_alone:
+                raise
         except BaseException as error:  # also a SystemExit of the user's must reach the job
             _tell_failure(rows if is_ready else link, worker, error)
             worker.skip_until(say.END)
-        if order.last < order.size:
-            _pass_end(rows)
+        if not order.is_alone:
+            _end_in_line(link, rows, order)
     finally:
         failed = worker.tear_down()
     return failed, worker
 
 
-def _wait_for_end(link: Link, rows: Link) -> None:
-    """A neighbour has gone: the task decides what follows.
+def _end_in_line(link: Link, rows: Link, order: ProcessOrder) -> None:
+    """Pass on that it is over, and wait until the task says so too: only that comes when a neighbour has gone.
 
     Raises:
-        LinkClosedError: nothing follows.
+        LinkClosedError: the task is gone.
     """
-    if link is rows:
-        raise LinkClosedError
+    if order.last < order.size:
+        try:
+            rows.send((say.END,))
+        except LinkClosedError:
+            pass  # the task sees that the neighbour has gone
     while link.receive()[0] != say.END:
         continue
-
-
-def _pass_end(rows: Link) -> None:
-    try:
-        rows.send((say.END,))
-    except LinkClosedError:
-        return  # the task sees that the neighbour has gone
 
 
 def _tell_failure(link: Link, worker: ProcessWorker, error: BaseException) -> None:

@@ -2,7 +2,8 @@
 
 Where a task has several processes in a line, each passes on to the next what it would have answered, with what those
 before it have told; the answer of the last is the answer of the task. What does not concern a process it passes on as
-it is, so that all keeps its order. Of `READY`, `ENTERING` and `ENDED` each process tells the task by itself.
+it is, so that all keeps its order. Of `READY`, `ENTERING` and `ENDED` each process tells the task by itself, and `END`
+comes to it both ways.
 
 Parent to process:
 

@@ -190,13 +190,10 @@ class ProcessTask(LossyTask):
         assert process is not None
         missed = ended = False
         failed: PortableError | None = None
-        for index, each in enumerate(process.processes):
+        process.tell_all((say.END,))
+        for index in range(len(process.processes)):
             try:
-                if index == 0 or ended:
-                    # It goes along the line, as far as that is whole.
-                    (process if index == 0 else each).link.send((say.END,))
-                while (answer := each.link.receive())[0] != say.ENDED:
-                    pass
+                answer = process.last_answer(index, say.ENDED)
             except LinkClosedError:
                 self._check_aborted()
                 ended = True
