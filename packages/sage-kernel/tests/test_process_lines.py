@@ -576,7 +576,7 @@ def test_abort_and_watchdog_with_an_operator_that_never_returns(tmp_path: Path, 
     assert job.wait(10).state is not JobState.FINISHED
     assert time.monotonic() - begun < 3
     assert out == list(range(len(out)))
-    env, _ = declared(tmp_path, range(5000), at(position, hang), queue_capacity=8, watchdog_s=0.6)
+    env, _ = declared(tmp_path, range(5000), at(position, hang), queue_capacity=8, watchdog_s=4)
     with pytest.raises(JobFailedError, match="in hang") as caught:
         env.submit()
     assert str(caught.value).count("in process") == STAGES

@@ -56,7 +56,7 @@ class CompileOptions:
 
     Attributes:
         parallelism: replicas by operator name; beats what the pipeline declares.
-        fusion: whether neighbours may share a task.
+        fusion: whether neighbours may share a thread, an event loop or a process.
         queue_capacity: capacity of each inbox, None lets the compiler choose.
         node: the machine that the plan is for.
         measured: what was measured, by operator name.
