@@ -75,7 +75,10 @@ class ProcessLine:
                 widen(writer)
                 arenas.append(create_arena_file())
             for index, process in enumerate(self.processes):
-                process.hand_over((readers[index], writers[index + 1], arenas[index], arenas[index + 1]))
+                try:
+                    process.hand_over((readers[index], writers[index + 1], arenas[index], arenas[index + 1]))
+                except LinkClosedError:
+                    continue  # who tells it to begin sees that it has ended
             ends = [process.end_fd for process in self.processes]
             inward, outward = Arena(arenas[-1]), Arena(arenas[0])
             first.line_link = Link(readers.pop(), writers.pop(0), inward, outward, drains=True, end_fds=ends)

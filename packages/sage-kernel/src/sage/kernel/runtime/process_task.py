@@ -251,9 +251,11 @@ class ProcessTask(LossyTask):
             own: the task's own thread calls.
         """
         refused: list[tuple[Batch, Exception]] = []
+        # Were another thread to wait here for room in a pipe, the task's own for the lock, and the process for that one to
+        # take an answer, all would wait for ever: other threads send only while nothing is in flight.
         with self._lock:
             process = self._process
-            while process is not None and self._ready and self._has_room:
+            while process is not None and self._ready and (self._has_room if own else not self._in_flight):
                 if self._in_flight and (self._in_flight[-1].alone or (self._waiting and self._waiting[0].alone)):
                     break
                 batch = self._waiting.popleft() if self._waiting else self._next_batch(process)
@@ -266,7 +268,9 @@ class ProcessTask(LossyTask):
 
     @property
     def _has_room(self) -> bool:
-        """Whether the process may get a further batch: two (a line one more than it has processes), or more of small ones, so that it need not wait."""
+        """Whether the process may get a further batch: two (a line one more than it has processes), or more of small
+        ones, so that it need not wait.
+        """
         batches = len(self._in_flight)
         return batches < self._window or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
 
