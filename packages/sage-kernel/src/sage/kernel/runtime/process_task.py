@@ -251,8 +251,8 @@ class ProcessTask(LossyTask):
             own: the task's own thread calls.
         """
         refused: list[tuple[Batch, Exception]] = []
-        # Were another thread to wait here for room in a pipe, the task's own for the lock, and the process for that one to
-        # take an answer, all would wait for ever: other threads send only while nothing is in flight.
+        # Were another thread to wait here for room in a pipe, the task's own for the lock, and the process for that one
+        # to take an answer, all would wait for ever: other threads send only while nothing is in flight.
         with self._lock:
             process = self._process
             while process is not None and self._ready and (self._has_room if own else not self._in_flight):
