@@ -104,7 +104,7 @@ def test_the_plan_says_where_a_line_is_cut(tmp_path: Path) -> None:
     assert line.segments == [("s0",), ("s1",), ("s2",)]
     assert ExecutionGraph.from_json(plan.to_json()) == plan
     text = render_text(plan, explain=True)
-    assert "s0 | s1 | s2  (1 x a line of 3 processes, queue 1024)" in text
+    assert "s0 | s1 | s2  (1 x a line of 3 processes, queue " in text
     assert "one task, a line of 3 processes: s0 | s1 | s2" in text
     assert "begins a process: fusion is off; 's0' passes items on to it" in text
     assert "s0 ⇒ s1 ⇒ s2" in render_mermaid(plan)
