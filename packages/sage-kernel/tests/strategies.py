@@ -278,7 +278,7 @@ def _line(stream: DataStream, op: Op, kind: ExecutionKind, common: dict[str, Any
     given = common["contract"].io
     behind = replace(common["contract"], io=replace(given, queue_capacity=None))
     kinds = [op.kind, "filter" if op.tag % 2 else "map", "filter" if op.tag % 3 else "map"]
-    for number, what in enumerate(kinds if op.parallelism == 1 else kinds[:2]):
+    for number, what in enumerate(kinds[: 2 + op.tag % 2]):
         mine = replace(op, tag=op.tag + 200 * number, variant=op.variant if not number else 4 - op.tag % 2 * 2)
         operator = _operator(mine, _Failing(mine, kind.shared), awaits=False, sleep=sleep)
         facts = common if not number else {**common, "name": f"{common['name']} {number}", "contract": behind}
