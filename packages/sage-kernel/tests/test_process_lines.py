@@ -293,6 +293,24 @@ def test_an_error_fails_the_job_where_the_contract_says_so(tmp_path: Path, posit
     assert caught.value.result.metrics.items_in <= 1000
 
 
+def test_letters_in_the_answer_with_which_a_job_fails_are_stored_once(tmp_path: Path) -> None:
+    def early(item: int) -> int:
+        if item < 5 or 600 <= item < 700:
+            raise KeyError(item)
+        return item
+
+    def work(item: int) -> int:
+        if item == 700:
+            raise KeyError(item)
+        return item
+
+    with pytest.raises(JobFailedError, match="operator 's1' raised for the item 700"):
+        lined(tmp_path, range(1000), [early, (work, contract(on_error=OnError.FAIL)), same])
+    found = sorted(int(letter.item) for letter in letters(tmp_path))
+    assert set(found) >= {*range(5), *range(600, 700)}
+    assert len(found) == len(set(found))
+
+
 class Stays:
     """Cannot be pickled."""
 

@@ -76,7 +76,8 @@ class _NextWorker(ProcessWorker):
 
     def last_reports(self) -> list[Report]:
         """Everything that has not been told yet, also of those before it in the answer that it works on."""
-        return [*self._reports_before, *super().last_reports()]
+        before, self._reports_before = self._reports_before, ()
+        return [*before, *super().last_reports()]
 
     def _take_counted(
         self, rows: int, busy: int, values: Any, keys: Any, origins: Any, reports: Any, starts: Any
