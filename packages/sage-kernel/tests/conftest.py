@@ -23,6 +23,14 @@ def execution(request: pytest.FixtureRequest) -> ExecutionKind:
     return KINDS[request.param]
 
 
+@pytest.fixture(params=["thread", "async", "process", "line"])
+def execution_drawn(request: pytest.FixtureRequest) -> ExecutionKind:
+    """The kinds that random pipelines run on: also processes of which one passes on to the next."""
+    from executions import KINDS
+
+    return KINDS[request.param]
+
+
 @pytest.fixture(params=["thread", "async"])
 def execution_here(request: pytest.FixtureRequest) -> ExecutionKind:
     """The kinds whose operators share the memory of the test, for tests that look at what their operators keep."""

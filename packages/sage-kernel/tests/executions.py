@@ -23,11 +23,13 @@ class ExecutionKind:
         name: of the kind.
         execution: what plans say for its operators.
         shared: folder in which operators keep what all replicas have in common, where these are in several processes.
+        lined: neighbours are not fused: each has a process of its own, and passes on to the next where it can.
     """
 
     name: str
     execution: Execution
     shared: Path | None = None
+    lined: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -72,4 +74,5 @@ KINDS = {
     "thread": ExecutionKind("thread", Execution.THREAD),
     "async": ExecutionKind("async", Execution.ASYNC),
     "process": ExecutionKind("process", Execution.PROCESS),
+    "line": ExecutionKind("line", Execution.PROCESS, lined=True),
 }

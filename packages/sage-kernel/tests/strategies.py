@@ -214,17 +214,20 @@ def _add(
     failing = _Failing(op, kind.shared)
     errors = ErrorPolicy(retries=op.retries, delay_s=0.0005 if sleep else 0.0, jitter=0.5)
     awaits = op.awaits and kind.name != "thread"
-    if kind.name == "process":
+    if in_process := kind.execution is Execution.PROCESS:
         # What a sink takes must come back to this process; folds, which never await, may go to theirs.
         awaits = op.kind != "sink" and (op.awaits or (op.kind in ("reduce", "aggregate") and op.tag % 2 == 1))
+    lined = kind.lined and op.kind in ("map", "filter")
     contract = (
         kind.contract(concurrency=op.concurrency, queue_capacity=op.capacity, errors=errors)
-        if awaits
+        if awaits or lined
         else Contract(io=IOSpec(queue_capacity=op.capacity, errors=errors))
     )
 
-    operator = _operator(op, failing, awaits and kind.name != "process", sleep)
+    operator = _operator(op, failing, awaits and not in_process, sleep)
     common: dict[str, Any] = {"name": name, "parallelism": op.parallelism, "contract": contract}
+    if lined:
+        return {"": _line(stream, op, kind, common, sleep)}
     match op.kind:
         case "map":
             return {"": stream.map(operator(_map(op)), **common)}
@@ -268,6 +271,20 @@ def _add(
     items = taken.setdefault(name, [])
     stream.sink(operator(items.append), **common, ordered=op.in_order)
     return {}
+
+
+def _line(stream: DataStream, op: Op, kind: ExecutionKind, common: dict[str, Any], sleep: bool) -> DataStream:
+    """The operator and one or two behind it, each in a process that passes on to the next."""
+    given = common["contract"].io
+    behind = replace(common["contract"], io=replace(given, queue_capacity=None))
+    kinds = [op.kind, "filter" if op.tag % 2 else "map", "filter" if op.tag % 3 else "map"]
+    for number, what in enumerate(kinds[: 2 + op.tag % 2]):
+        mine = replace(op, tag=op.tag + 200 * number, variant=op.variant if not number else 4 - op.tag % 2 * 2)
+        operator = _operator(mine, _Failing(mine, kind.shared), awaits=False, sleep=sleep)
+        facts = common if not number else {**common, "name": f"{common['name']} {number}", "contract": behind}
+        make = stream.map if what == "map" else stream.filter
+        stream = make(operator((_map if what == "map" else _filter)(mine)), **facts)
+    return stream
 
 
 def _aggregate(stream: KeyedStream, op: Op, failing: Callable[[Any], None], common: dict[str, Any]) -> KeyedStream:

@@ -211,7 +211,7 @@ def test_only_an_operator_with_a_teardown_of_its_own_misses_it(tmp_path: Path, m
 
     def kill_first(self: ProcessTask) -> None:
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
+        os.kill(self._process.pids[0], signal.SIGKILL)
         end_process(self)
 
     with monkeypatch.context() as patched:

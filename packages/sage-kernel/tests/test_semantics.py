@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reference import NOT_MADE, Counts, Letter, Outcome, interpret
 from strategies import Op, Pipeline, build, describe, pipelines
 
-from sage.kernel.api import JobResult, JobState, LocalEnvironment
+from sage.kernel.api import Execution, JobResult, JobState, LocalEnvironment
 from sage.kernel.runtime import DeadLetterStore, JobHandle
 
 RANDOM = settings(
@@ -45,9 +45,14 @@ def run(pipeline: Pipeline, kind: ExecutionKind, meddle: Callable[[JobHandle], N
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
         env = LocalEnvironment(
             "random",
-            {"home": home, "fusion": pipeline.fusion, "queue_capacity": pipeline.queue_capacity, "watchdog_s": 8},
+            {
+                "home": home,
+                "fusion": pipeline.fusion and not kind.lined,
+                "queue_capacity": pipeline.queue_capacity,
+                "watchdog_s": 8,
+            },
         )
-        build(pipeline, env, replace(kind, shared=Path(home)) if kind.name == "process" else kind, taken)
+        build(pipeline, env, replace(kind, shared=Path(home)) if kind.execution is Execution.PROCESS else kind, taken)
         job = env.submit(wait=False)
         meddle(job)
         result = job.wait(30)
@@ -80,10 +85,10 @@ def switching() -> Iterator[None]:
 @RANDOM
 @given(pipeline=pipelines())
 @pytest.mark.timeout(240)
-def test_run_equals_reference(execution: ExecutionKind, switching: None, pipeline: Pipeline) -> None:
+def test_run_equals_reference(execution_drawn: ExecutionKind, switching: None, pipeline: Pipeline) -> None:
     note(describe(pipeline))
-    expected = expect(pipeline, execution)
-    got = run(pipeline, execution)
+    expected = expect(pipeline, execution_drawn)
+    got = run(pipeline, execution_drawn)
     check_against(expected, got)
     check_order(pipeline, expected, got)
     metrics = got.result.metrics
@@ -139,14 +144,14 @@ def check_queues(got: Run) -> None:
 @settings(RANDOM, max_examples=25)
 @given(pipeline=pipelines(items_max=30), times=st.integers(20, 80))
 @pytest.mark.timeout(180)
-def test_run_of_many_items_equals_reference(execution: ExecutionKind, pipeline: Pipeline, times: int) -> None:
+def test_run_of_many_items_equals_reference(execution_drawn: ExecutionKind, pipeline: Pipeline, times: int) -> None:
     """Enough items that batches grow, messages are joined and outputs are sent on within a batch."""
     many = replace(
         pipeline,
         ops=tuple(replace(op, items=op.items * times, sleeps=False, retries=min(op.retries, 1)) for op in pipeline.ops),
     )
     note(f"{times} times\n{describe(pipeline)}")
-    expected, got = expect(many, execution), run(many, execution)
+    expected, got = expect(many, execution_drawn), run(many, execution_drawn)
     check_against(expected, got)
     check_order(many, expected, got)
 
@@ -154,7 +159,7 @@ def test_run_of_many_items_equals_reference(execution: ExecutionKind, pipeline: 
 @settings(RANDOM, max_examples=60)
 @given(pipeline=pipelines(items_max=40, failing=False))
 @pytest.mark.timeout(120)
-def test_parallelism_does_not_change_the_result(execution: ExecutionKind, pipeline: Pipeline) -> None:
+def test_parallelism_does_not_change_the_result(execution_drawn: ExecutionKind, pipeline: Pipeline) -> None:
     """The same pipeline with one replica of everything and with the replicas that were drawn; those that take a
     broadcast stay as many, because each works every item off.
     """
@@ -164,7 +169,7 @@ def test_parallelism_does_not_change_the_result(execution: ExecutionKind, pipeli
         queue_capacity=None,
     )
     note(describe(pipeline))
-    one, many = run(single, execution), run(pipeline, execution)
+    one, many = run(single, execution_drawn), run(pipeline, execution_drawn)
     assert {name: items(values) for name, values in one.sinks.items()} == {
         name: items(values) for name, values in many.sinks.items()
     }
@@ -174,7 +179,7 @@ def test_parallelism_does_not_change_the_result(execution: ExecutionKind, pipeli
 @given(pipeline=pipelines(), delay_ms=st.floats(0, 8))
 @pytest.mark.timeout(120)
 def test_a_stopped_run_is_the_whole_run_of_what_its_sources_had_made(
-    execution: ExecutionKind, pipeline: Pipeline, delay_ms: float
+    execution_drawn: ExecutionKind, pipeline: Pipeline, delay_ms: float
 ) -> None:
     note(f"stopped after {delay_ms} ms\n{describe(pipeline)}")
 
@@ -182,7 +187,7 @@ def test_a_stopped_run_is_the_whole_run_of_what_its_sources_had_made(
         time.sleep(delay_ms / 1000)
         job.stop(20)
 
-    got = run(pipeline, execution, stop)
+    got = run(pipeline, execution_drawn, stop)
     assert got.result.state in (JobState.STOPPED, JobState.FINISHED)
     offsets = got.result.offsets
     note(f"offsets {offsets}")
@@ -192,7 +197,7 @@ def test_a_stopped_run_is_the_whole_run_of_what_its_sources_had_made(
             for position, op in enumerate(pipeline.ops)
         )
     )
-    check_against(expect(made, execution), got)
+    check_against(expect(made, execution_drawn), got)
 
 
 def _prefix(op: Op, offsets: list[Any]) -> tuple[Any, ...]:
@@ -207,7 +212,7 @@ def _prefix(op: Op, offsets: list[Any]) -> tuple[Any, ...]:
 @given(pipeline=pipelines(), delay_ms=st.floats(0, 8))
 @pytest.mark.timeout(120)
 def test_an_aborted_run_ends_at_once_and_gives_nothing_that_is_not_in_the_whole_run(
-    execution: ExecutionKind, pipeline: Pipeline, delay_ms: float
+    execution_drawn: ExecutionKind, pipeline: Pipeline, delay_ms: float
 ) -> None:
     note(f"aborted after {delay_ms} ms\n{describe(pipeline)}")
 
@@ -216,13 +221,13 @@ def test_an_aborted_run_ends_at_once_and_gives_nothing_that_is_not_in_the_whole_
         job.abort("enough")
 
     begun = time.monotonic()
-    got = run(pipeline, execution, abort)
+    got = run(pipeline, execution_drawn, abort)
     assert time.monotonic() - begun < 4
     assert got.result.state in (JobState.ABORTED, JobState.FINISHED)
     assert "given up" not in got.result.reason
     if any(op.kind in ("reduce", "aggregate") for op in pipeline.ops):
         return  # what a fold had taken by then is not determined
-    expected = expect(pipeline, execution)
+    expected = expect(pipeline, execution_drawn)
     for sink, values in got.sinks.items():
         assert not items(values) - items(expected.sinks.get(sink, [])), f"items of {sink}"
 

@@ -81,7 +81,7 @@ def _tasks(graph: ExecutionGraph) -> _Facts:
 
 def _facts_of(task: TaskNode) -> dict[str, Any]:
     return {
-        "operators": " + ".join(task.chain),
+        "operators": " | ".join(map(" + ".join, task.segments)),
         "replicas": 0,
         "execution": task.execution.value,
         "in_flight": task.concurrency,

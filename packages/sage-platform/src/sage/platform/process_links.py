@@ -59,8 +59,8 @@ class Link:
         outward: arena that this end fills.
         drains: while this end waits for room to write it reads what has arrived, so that two ends that both write
             much cannot wait for each other; one end of a link must do so.
-        end_fd: becomes readable when the process at the other end has ended: the pipe does not tell while somebody
-            else, such as a child of that process, holds it open. -1 for none; it belongs to the caller.
+        end_fds: each becomes readable when a process has ended without which nothing comes any more: the pipe does not
+            tell while somebody else, such as a child of that process, holds it open. They belong to the caller.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Link:
         outward: Arena,
         *,
         drains: bool = False,
-        end_fd: int = -1,
+        end_fds: Sequence[int] = (),
     ) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
@@ -81,10 +81,10 @@ class Link:
         self._send_lock = threading.Lock()
         self._drains = drains
         self._closed = False
-        self._end_fd = end_fd
+        self._end_fds = frozenset(end_fds)
         self._arrivals = select.poll()
-        if end_fd >= 0:
-            for descriptor in (read_fd, end_fd):
+        if end_fds:
+            for descriptor in (read_fd, *end_fds):
                 self._arrivals.register(descriptor, select.POLLIN)
         self._table: list[tuple[int, int]] = []
         # Made once: this is on the way of each message.
@@ -168,11 +168,11 @@ class Link:
         poll.register(self._write_fd, select.POLLOUT)
         if draining:
             poll.register(self._read_fd, select.POLLIN)
-        if self._end_fd >= 0:
-            poll.register(self._end_fd, select.POLLIN)
+        for descriptor in self._end_fds:
+            poll.register(descriptor, select.POLLIN)
         while rest:
             for descriptor, _ in poll.poll():
-                if descriptor == self._end_fd:
+                if descriptor in self._end_fds:
                     raise LinkClosedError
                 if descriptor == self._write_fd:
                     try:
@@ -238,7 +238,7 @@ class Link:
 
     def _wait(self) -> None:
         """Wait for something to read, where the pipe alone does not tell that nothing will come any more."""
-        if self._end_fd < 0:
+        if not self._end_fds:
             return
         ready = self._arrivals.poll()
         if all(descriptor != self._read_fd for descriptor, _ in ready) and not self._has_arrived():
@@ -284,6 +284,13 @@ class Link:
         for position, marked in () if keep else table[-1:]:
             self._inward.release(position, marked & ~_WRITABLE)
         return taken
+
+    @property
+    def reading(self) -> tuple[int, bool]:
+        """The descriptor on which messages arrive, and whether some of it has been read beyond the last message: for
+        who waits for several links.
+        """
+        return self._read_fd, bool(self._buffered)
 
     @property
     def descriptors(self) -> tuple[int, ...]:

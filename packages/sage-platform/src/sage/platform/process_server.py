@@ -29,7 +29,18 @@ from .errors import LinkClosedError
 from .process_links import Link, UnreadableMessageError
 from .process_logging import begin_logging, follow_levels
 
-__all__ = ["DESCRIPTORS", "FORK", "REPLY", "REQUEST", "SIGNAL", "STACK_SIGNAL", "STATUS", "answer_pid", "serve"]
+__all__ = [
+    "DESCRIPTORS",
+    "FORK",
+    "REPLY",
+    "REQUEST",
+    "SIGNAL",
+    "STACK_SIGNAL",
+    "STATUS",
+    "answer_pid",
+    "serve",
+    "take_descriptors",
+]
 
 REQUEST: Final = struct.Struct("@Bii")
 """What to do, pid, signal."""
@@ -39,8 +50,10 @@ STATUS: Final = struct.Struct("@i")
 """Exit code of a child, minus the signal that killed it."""
 FORK: Final = 1
 SIGNAL: Final = 2
-DESCRIPTORS: Final = 8
-"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, log, status."""
+DESCRIPTORS: Final = 9
+"""Of a child: reading end, writing end, inward arena, outward arena, stdout, stderr, log, the socket on which it is
+handed further descriptors, status.
+"""
 STACK_SIGNAL: Final = signal.SIGUSR2
 """Makes a child write its Python stack to its stderr."""
 
@@ -187,10 +200,30 @@ def answer_pid(link: Link, arguments: object) -> None:
     link.send(os.getpid())
 
 
+_handing: list[int] = []
+"""In a child, the socket on which its parent hands it descriptors."""
+
+
+def take_descriptors(count: int) -> Sequence[int]:
+    """In a child: `count` descriptors that the parent has handed over; waits for them.
+
+    Raises:
+        LinkClosedError: the parent is gone.
+    """
+    with socket.socket(fileno=os.dup(_handing[0])) as handing:
+        _, descriptors, _, _ = socket.recv_fds(handing, 1, count)
+    if len(descriptors) < count:
+        raise LinkClosedError
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return descriptors
+
+
 def _run_child(descriptors: Sequence[int]) -> None:
     """Run the parent's entries, one after the other, until the parent closes the link."""
-    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, log, status = descriptors
+    read_fd, write_fd, inward_fd, outward_fd, stdout, stderr, log, handing, status = descriptors
     os.close(status)
+    _handing.append(handing)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.close(stdout)

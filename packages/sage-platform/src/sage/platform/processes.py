@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from .arenas import Arena, create_arena_file
-from .errors import WorkerError
+from .errors import LinkClosedError, WorkerError
 from .process_links import Link
 from .process_logging import levels_now
 from .process_output import ProcessOutput, output_descriptors
 from .process_server import FORK, REPLY, REQUEST, SIGNAL, STACK_SIGNAL, STATUS
 
-__all__ = ["ProcessPool", "WorkerProcess", "default_process_pool"]
+__all__ = ["ProcessPool", "WorkerProcess", "default_process_pool", "widen"]
 
 logger = logging.getLogger("sage.platform.processes")
 
@@ -45,11 +45,22 @@ class WorkerProcess:
     Attributes:
         pid: its process id.
         link: this end of the link.
+        line_link: this process's end of the line that begins there, if one does; it is closed with the process.
     """
 
-    def __init__(self, pid: int, link: Link, status_fd: int, output: ProcessOutput, pool: ProcessPool) -> None:
+    def __init__(
+        self,
+        pid: int,
+        link: Link,
+        status_fd: int,
+        output: ProcessOutput,
+        handing: socket.socket,
+        pool: ProcessPool,
+    ) -> None:
         self.pid = pid
         self.link = link
+        self.line_link: Link | None = None
+        self._handing = handing
         self._status_fd = status_fd
         self._output = output
         self._pool = pool
@@ -71,6 +82,22 @@ class WorkerProcess:
             LinkClosedError: it has ended.
         """
         self.link.send((entry, arguments, sys.path, sys.argv, str(Path.cwd()), dict(os.environ), levels_now()))
+
+    @property
+    def end_fd(self) -> int:
+        """Becomes readable when it has ended."""
+        return self._status_fd
+
+    def hand_over(self, descriptors: Sequence[int]) -> None:
+        """Give it descriptors that are open here, for `take_descriptors` there; the caller closes its own.
+
+        Raises:
+            LinkClosedError: it has ended.
+        """
+        try:
+            socket.send_fds(self._handing, [b"d"], list(descriptors))
+        except OSError as error:
+            raise LinkClosedError from error
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
@@ -118,19 +145,37 @@ class WorkerProcess:
     @property
     def descriptors(self) -> frozenset[int]:
         """What this process holds open for it."""
-        held = (*self.link.descriptors, self._status_fd, *self._output.descriptors)
+        line = () if self.line_link is None else self.line_link.descriptors
+        held = (
+            *self.link.descriptors,
+            *line,
+            self._status_fd,
+            self._handing.fileno(),
+            *self._output.descriptors,
+        )
         return frozenset(descriptor for descriptor in held if descriptor >= 0)
 
     def close(self) -> None:
         """Close everything that belongs to it here; an idle process then ends by itself."""
         self._output.drain()
         self._output.close()
+        self.leave_line()
         self.link.close()
+        self._handing.close()
         self._close_status()
+
+    def leave_line(self) -> None:
+        """Close this process's end of the line that began there."""
+        if self.line_link is not None:
+            self.line_link.close()
+            self.line_link = None
 
     def abandon(self) -> None:
         """After a fork, in the child: close what it has got of this process, which belongs to its parent."""
         self.link.abandon()
+        if self.line_link is not None:
+            self.line_link.abandon()
+        self._handing.close()
         self._output.abandon()
         self._close_status()
 
@@ -298,6 +343,7 @@ class ProcessPool:
     def _fork(self, control: socket.socket) -> WorkerProcess:
         theirs: list[int] = []
         mine: list[int] = []
+        handing, handed = socket.socketpair()
         try:
             to_read, from_write = os.pipe2(os.O_CLOEXEC)
             theirs.append(to_read)
@@ -306,11 +352,11 @@ class ProcessPool:
             theirs.append(to_write)
             mine.append(from_read)
             for descriptor in (from_write, to_write):
-                _widen(descriptor)
+                widen(descriptor)
             theirs += [create_arena_file(), create_arena_file()]
-            for _ in ("stdout", "stderr", "log", "status"):
+            for what in ("stdout", "stderr", "log", "status"):
                 end, kept = _reversed_pipe()
-                theirs.append(end)
+                theirs += [handed.detach(), end] if what == "status" else [end]
                 mine.append(kept)
             socket.send_fds(control, [REQUEST.pack(FORK, 0, 0)], theirs)
             reply = control.recv(REPLY.size, socket.MSG_WAITALL)
@@ -321,15 +367,17 @@ class ProcessPool:
                 raise OSError("the fork server cannot fork")
             arenas = Arena(theirs[3]), Arena(theirs[2])
         except BaseException:
+            handing.close()
             for descriptor in mine:
                 os.close(descriptor)
             raise
         finally:
+            handed.close()
             for descriptor in theirs:
                 os.close(descriptor)
         write_fd, read_fd, stdout, stderr, log, status = mine
-        link = Link(read_fd, write_fd, *arenas, drains=True, end_fd=status)
-        return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr, log, pid), self)
+        link = Link(read_fd, write_fd, *arenas, drains=True, end_fds=[status])
+        return WorkerProcess(pid, link, status, ProcessOutput(stdout, stderr, log, pid), handing, self)
 
 
 _pools: weakref.WeakSet[ProcessPool] = weakref.WeakSet()
@@ -350,7 +398,7 @@ def _reversed_pipe() -> tuple[int, int]:
     return writing, reading
 
 
-def _widen(descriptor: int) -> None:
+def widen(descriptor: int) -> None:
     """More room in a pipe means fewer switches between processes; where that is not allowed it works as well."""
     if sys.platform == "linux":
         import fcntl

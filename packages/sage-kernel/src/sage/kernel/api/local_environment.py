@@ -51,7 +51,7 @@ class EnvironmentConfig(BaseModel, extra="forbid", frozen=True):
         hold_heap: while jobs run, the garbage collector leaves alone what was there before them, so that it does not
             stop all threads to look at it; it is given back when they have ended.
         queue_capacity: capacity of each inbox in items; None lets the compiler choose.
-        fusion: whether neighbours may share a task.
+        fusion: whether neighbours may share a thread, an event loop or a process.
         coarsen: processes and replicas that are known to cost more than they bring are taken back, or refused where
             the pipeline asks for them; "warn" refuses nothing, False leaves all as it is declared.
         calibrate: measure what an item costs before the first plan is made, see `LocalEnvironment.calibrate`.

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, PipelineError, Routing, StateKind
 
-from .plan import Chain, Plan
+from .plan import Plan
 
 __all__ = ["HAND_OVER_S", "KnownCost", "known_cost", "refuse", "shown", "tell_measured"]
 
@@ -87,15 +87,15 @@ def refuse(plan: Plan) -> Plan:
     """
     if plan.options.coarsen is not True:
         return plan
-    for chain in plan.chains:
-        operators = [plan.graph[name] for name in chain.operators]
-        head, vehicle = operators[0], plan.execution[chain.name]
+    for segment in [segment for chain in plan.chains for segment in chain.segments]:
+        operators = [plan.graph[name] for name in segment]
+        head, vehicle = operators[0], plan.execution[segment[0]]
         asked, total = _asked(plan, operators, vehicle), _total(plan, operators)
         if asked is None or total is None or not head.inputs or not total.below(HAND_OVER_S[vehicle]):
             continue
         what, instead = asked
         raise PipelineError(
-            f"{what} cost more than they bring: {_work(chain)} takes {total} of work per item, handing the item over "
+            f"{what} cost more than they bring: {_work(segment)} takes {total} of work per item, handing the item over "
             f"(in packets, {vehicle}) takes {shown(HAND_OVER_S[vehicle])}, so an item costs "
             f"{shown(total.seconds + HAND_OVER_S[vehicle])} instead of {shown(total.seconds)}; {instead}, or set "
             f'coarsen="warn" in the environment to have it all the same {head.where}'
@@ -134,5 +134,5 @@ def _total(plan: Plan, operators: list[BaseTransformation]) -> KnownCost | None:
     return KnownCost(sum(cost.seconds for cost in known), " and ".join(origins), max(cost.margin for cost in known))
 
 
-def _work(chain: Chain) -> str:
-    return " -> ".join(repr(name) for name in chain.operators)
+def _work(segment: Sequence[str]) -> str:
+    return " -> ".join(map(repr, segment))

@@ -1,18 +1,21 @@
 """Pass 6: which neighbours share a task. Between fused operators an item is passed by a call, not through a
-queue.
+queue. Neighbours in processes of their own may share one too, as a line: each process passes on to the next.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from sage.kernel.graph import BaseTransformation, Execution, OperatorKind
+from sage.kernel.graph import BaseTransformation, Execution, OperatorKind, StateKind
+from sage.kernel.operators import Function, FunctionFactory
+from sage.kernel.operators.specs import OperatorSpec
 
 from .plan import Chain, Plan
 
 __all__ = ["fuse", "max_wait_of", "needs_shuffle"]
 
 _LOOPS = frozenset({OperatorKind.FLATMAP, OperatorKind.JOIN, OperatorKind.INTERLEAVE, OperatorKind.BATCH})
+_LINED = frozenset({OperatorKind.MAP, OperatorKind.FILTER, OperatorKind.KEY_BY, OperatorKind.SINK})
 _FLATMAPS_MAX = 5
 """Each opens three blocks of the generated code, and CPython allows twenty inside each other."""
 
@@ -23,11 +26,16 @@ def fuse(plan: Plan) -> Plan:
     """
     chains: list[list[str]] = []
     chain_by_tail: dict[str, list[str]] = {}
+    cuts: dict[str, list[int]] = {}
     lines: list[tuple[str, str]] = []
     for operator in plan.operators:
-        obstacle = _obstacle(plan, operator) or _too_deep(plan, operator, chain_by_tail)
+        lined = _passes_on(plan, operator)
+        obstacle = None if lined else _obstacle(plan, operator) or _too_deep(plan, operator, chain_by_tail)
         if obstacle is None:
             chain = chain_by_tail.pop(operator.inputs[0])
+            if lined:
+                cuts.setdefault(chain[0], []).append(len(chain))
+                lines.append((operator.name, f"begins a process: fusion is off; {chain[-1]!r} passes items on to it"))
             chain.append(operator.name)
         else:
             chain = [operator.name]
@@ -35,9 +43,46 @@ def fuse(plan: Plan) -> Plan:
             if operator.inputs:
                 lines.append((operator.name, f"begins a task: {obstacle}"))
         chain_by_tail[operator.name] = chain
-    fused = tuple(Chain(operators=tuple(chain)) for chain in chains)
-    lines += [(chain.name, f"one task: {' -> '.join(chain.operators)}") for chain in fused if len(chain.operators) > 1]
+    fused = tuple(Chain(operators=tuple(chain), cuts=tuple(cuts.get(chain[0], ()))) for chain in chains)
+    lines += [(chain.name, _one_task(chain)) for chain in fused if len(chain.operators) > 1]
     return replace(plan, chains=fused).noted("fuse", *lines)
+
+
+def _one_task(chain: Chain) -> str:
+    segments = [" -> ".join(segment) for segment in chain.segments]
+    if len(segments) == 1:
+        return f"one task: {segments[0]}"
+    return f"one task, a line of {len(segments)} processes: {' | '.join(segments)}"
+
+
+def _passes_on(plan: Plan, operator: BaseTransformation) -> bool:
+    """Whether it begins a process of the task of the operator before it: only that fusion is off keeps them apart, and
+    both answer for each item at once, with one output at most, so that a row can be followed through the line.
+    """
+    if plan.options.fusion or not operator.inputs:
+        return False
+    upstream = plan.graph[operator.inputs[0]]
+    if not _can_join_line(plan, upstream) or not _can_join_line(plan, operator):
+        return False
+    return _obstacle(plan, operator, fusion=True) is None
+
+
+def _can_join_line(plan: Plan, operator: BaseTransformation) -> bool:
+    if plan.execution[operator.name] is not Execution.PROCESS or operator.kind not in _LINED:
+        return False
+    state, factory = operator.contract.state, operator.factory
+    target = factory.target if isinstance(factory, FunctionFactory) else None
+    is_function = isinstance(target, Function) or (isinstance(target, type) and issubclass(target, Function))
+    keeps_state = (
+        state.kind is StateKind.STATEFUL
+        or state.keyed
+        # It may use `ctx.state` without saying so.
+        or (operator.keyed_input and is_function)
+        # Filters that the library itself makes (distinct, limit, sample) remember what they have let pass.
+        or isinstance(target, OperatorSpec)
+    )
+    holds_back = operator.contract.io.batching is not None or "requests" in operator.options
+    return not (keeps_state or holds_back or plan.graph.branches_of(operator.name))
 
 
 def max_wait_of(operator: BaseTransformation) -> float | None:
@@ -56,10 +101,10 @@ def needs_shuffle(plan: Plan, upstream: BaseTransformation, operator: BaseTransf
     return upstream.kind is OperatorKind.KEY_BY or plan.parallelism[upstream.name] != plan.parallelism[operator.name]
 
 
-def _obstacle(plan: Plan, operator: BaseTransformation) -> str | None:
+def _obstacle(plan: Plan, operator: BaseTransformation, *, fusion: bool | None = None) -> str | None:
     if not operator.inputs:
         return "it is a source"
-    if not plan.options.fusion:
+    if not (plan.options.fusion if fusion is None else fusion):
         return "fusion is off"
     if operator.kind is OperatorKind.FUTURE:
         return "items come back to it"

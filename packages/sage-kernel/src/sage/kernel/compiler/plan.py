@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sage.common.errors import InvalidArgumentError
-from sage.kernel.graph import BaseTransformation, Execution, LogicalGraph, Note, PhysicalEdge, TaskNode
+from sage.kernel.graph import BaseTransformation, Execution, LogicalGraph, Note, PhysicalEdge, TaskNode, segments_of
 
 __all__ = ["Chain", "CompileOptions", "Measurement", "NodeCapacity", "Plan"]
 
@@ -56,7 +56,7 @@ class CompileOptions:
 
     Attributes:
         parallelism: replicas by operator name; beats what the pipeline declares.
-        fusion: whether neighbours may share a task.
+        fusion: whether neighbours may share a thread, an event loop or a process.
         queue_capacity: capacity of each inbox, None lets the compiler choose.
         node: the machine that the plan is for.
         measured: what was measured, by operator name.
@@ -87,14 +87,29 @@ class CompileOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """Operators that will share a task, in order; its name is that of the first one."""
+    """Operators that will share a task, in order; its name is that of the first one.
+
+    Attributes:
+        cuts: positions of the operators with which a further process of the task begins.
+    """
 
     operators: tuple[str, ...]
+    cuts: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the chain: of its first operator."""
         return self.operators[0]
+
+    @property
+    def segments(self) -> list[tuple[str, ...]]:
+        """The operators that share a process, or a thread.
+
+        Example:
+            >>> Chain(operators=("a", "b", "c"), cuts=(2,)).segments
+            [('a', 'b'), ('c',)]
+        """
+        return segments_of(self.operators, self.cuts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

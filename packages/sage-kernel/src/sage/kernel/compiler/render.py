@@ -31,6 +31,8 @@ def _links(graph: ExecutionGraph) -> list[tuple[str, str, PhysicalEdge]]:
 
 def _facts(task: TaskNode) -> str:
     facts = [f"{task.parallelism} x {task.execution}"]
+    if task.cuts:
+        facts[0] = f"{task.parallelism} x a line of {len(task.cuts) + 1} processes"
     if task.concurrency > 1:
         facts.append(f"{task.concurrency} in flight")
     if task.queue is not None:
@@ -45,7 +47,7 @@ def render_text(graph: ExecutionGraph, *, explain: bool = False) -> str:
     lines = [f"{graph.name}: {len(graph.tasks)} task(s)"]
     links = _links(graph)
     for task in _heads(graph):
-        lines.append(f"  {' -> '.join(task.chain)}  ({_facts(task)})")
+        lines.append(f"  {' | '.join(map(' -> '.join, task.segments))}  ({_facts(task)})")
         for source, target, edge in links:
             if source == _chain_name(task.id):
                 back = ", closes the loop" if edge.feedback else ""
@@ -66,7 +68,7 @@ def render_mermaid(graph: ExecutionGraph) -> str:
     number = {_chain_name(task.id): index for index, task in enumerate(heads)}
     lines = ["flowchart LR"]
     for task in heads:
-        chain = " → ".join(_escape(name) for name in task.chain)
+        chain = " ⇒ ".join(" → ".join(map(_escape, segment)) for segment in task.segments)
         lines.append(f'    t{number[_chain_name(task.id)]}["{chain}<br/>{_facts(task)}"]')
     for source, target, edge in _links(graph):
         arrow = f"-.->|{edge.routing}, closes the loop|" if edge.feedback else f"-->|{edge.routing}|"
@@ -78,7 +80,7 @@ def render_dot(graph: ExecutionGraph) -> str:
     """The plan as a Graphviz digraph."""
     lines = [f'digraph "{_quote(graph.name)}" {{', "    rankdir=LR;", "    node [shape=box];"]
     for task in _heads(graph):
-        label = f"{_quote(' -> '.join(task.chain))}\\n{_facts(task)}"
+        label = f"{_quote(' | '.join(map(' -> '.join, task.segments)))}\\n{_facts(task)}"
         lines.append(f'    "{_quote(_chain_name(task.id))}" [label="{label}"];')
     lines += [
         f'    "{_quote(source)}" -> "{_quote(target)}" [label="{edge.routing}"{_DASHED if edge.feedback else ""}];'

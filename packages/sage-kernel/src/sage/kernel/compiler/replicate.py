@@ -41,6 +41,7 @@ def replicate(plan: Plan) -> Plan:
                     concurrency=concurrency,
                     queue=queue,
                     reorders=head.name in plan.reordering,
+                    cuts=chain.cuts,
                 )
             )
         if queue is not None:

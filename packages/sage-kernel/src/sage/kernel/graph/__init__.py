@@ -32,7 +32,7 @@ from .errors import (
 )
 from .logical import BaseTransformation, Emit, LogicalGraph, OperatorFactory, OperatorKind, SourceLocation
 from .loops import Loop, find_loops
-from .physical import ExecutionGraph, Note, PhysicalEdge, QueueDescriptor, Routing, TaskNode
+from .physical import ExecutionGraph, Note, PhysicalEdge, QueueDescriptor, Routing, TaskNode, segments_of
 
 __all__ = [
     "Backoff",
@@ -64,6 +64,7 @@ __all__ = [
     "StateKind",
     "StateSpec",
     "TaskNode",
+    "segments_of",
     "TypeMismatchError",
     "UnschedulableError",
     "find_loops",

@@ -7,9 +7,10 @@ operators, and the logical graph holds their factories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from .contracts import Execution
 from .errors import PipelineError
 
-__all__ = ["ExecutionGraph", "Note", "PhysicalEdge", "QueueDescriptor", "Routing", "TaskNode"]
+__all__ = ["ExecutionGraph", "Note", "PhysicalEdge", "QueueDescriptor", "Routing", "TaskNode", "segments_of"]
 
 _T = TypeVar("_T")
 
@@ -59,6 +60,8 @@ class TaskNode:
         queue: its inbox, None for a source.
         node: name of the node it is placed on.
         reorders: its first operator takes rows in any order and passes them on in that of their source.
+        cuts: positions in the chain of the operators with which a further process begins, where the task is a line of
+            processes that pass items on from one to the next.
     """
 
     id: str
@@ -70,6 +73,12 @@ class TaskNode:
     queue: QueueDescriptor | None = None
     node: str = ""
     reorders: bool = False
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def segments(self) -> list[tuple[str, ...]]:
+        """The operators that share a process, or a thread: the chain, cut."""
+        return segments_of(self.chain, self.cuts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +197,20 @@ class ExecutionGraph:
         return tuple(lines)
 
 
+def segments_of(chain: Sequence[str], cuts: Sequence[int]) -> list[tuple[str, ...]]:
+    """A chain in pieces that begin at the `cuts`.
+
+    Example:
+        >>> segments_of(("a", "b", "c"), (1,))
+        [('a',), ('b', 'c')]
+    """
+    return [tuple(chain[start:stop]) for start, stop in pairwise((0, *cuts, len(chain)))]
+
+
 def _task_line(task: TaskNode) -> str:
-    parts = [" -> ".join(task.chain), str(task.execution)]
+    parts = [" | ".join(map(" -> ".join, task.segments)), str(task.execution)]
+    if task.cuts:
+        parts.append(f"a line of {len(task.cuts) + 1}")
     if task.concurrency > 1:
         parts.append(f"{task.concurrency} in flight")
     if task.queue is not None:

@@ -64,6 +64,9 @@ class ProcessOrder:
         job: the job's name.
         keys_in: items come with a key.
         keys_out: items leave with a key.
+        first: position of its first operator in the chain of the task, which several processes may share.
+        last: position behind its last operator there.
+        size: operators of that chain.
     """
 
     code: PackedCode
@@ -71,6 +74,14 @@ class ProcessOrder:
     job: str
     keys_in: bool
     keys_out: bool
+    first: int
+    last: int
+    size: int
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the task has no other process."""
+        return self.last - self.first == self.size
 
 
 def pack_code(operators: Sequence[BaseTransformation]) -> PackedCode:

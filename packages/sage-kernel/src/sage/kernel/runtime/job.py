@@ -186,7 +186,7 @@ class JobHandle:
         looped = factory.loops.task_facts(node, parts.inbox)
         if node.execution is Execution.PROCESS:
             shared |= {
-                "order": factory.order(node),
+                "orders": factory.orders(node),
                 "operators": [self._logical[name] for name in node.chain],
                 "pool": self._backend.process_pool(PROCESS_MODULES),
             }

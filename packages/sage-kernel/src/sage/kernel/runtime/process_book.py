@@ -17,7 +17,7 @@ from .remote_errors import TransportError
 from .salvage import reason_unreadable
 from .steps import StepFailed
 
-__all__ = ["ProcessBook", "Untransferable"]
+__all__ = ["ProcessBook", "Untransferable", "mend_letters"]
 
 
 class Untransferable:
@@ -78,18 +78,19 @@ class ProcessBook:
         """Take over what has come together in the process. Letters first: they are safe before their rows count."""
         for letter in report.letters:
             self._store(letter)
-        for operator, base, counts in zip(self._counters.operators, self._base, report.counts, strict=True):
+        operators, bases = self._counters.operators[report.first :], self._base[report.first :]
+        for operator, base, counts in zip(operators, bases, report.counts, strict=False):
             operator.items_in = base[0] + counts[0]
             operator.items_out = base[1] + counts[1]
             operator.errors = base[2] + counts[2]
             operator.retries = base[3] + counts[3]
             operator.dead_letters = base[4] + counts[4]
-        for operator, (timed_ns, timed_items, sketch) in zip(self._counters.operators, report.times, strict=False):
+        for operator, (timed_ns, timed_items, sketch) in zip(operators, report.times, strict=False):
             operator.timed_ns += timed_ns
             operator.timed_items += timed_items
             operator.service_ns.merge(sketch)
         if report.counters:
-            self._counted = report.counters
+            self._counted.update(report.counters)
         self.keeps_state |= report.keeps_state
 
     def _store(self, letter: Letter) -> None:
@@ -165,10 +166,8 @@ class ProcessBook:
         """
         if answer[0] == say.ENTERING:
             return (*answer[:2], (None, False), None)
-        for part in answer:
-            if isinstance(part, Report):
-                _mend_letters(part.letters)
-        if answer[0] not in (say.DONE, say.COUNTED):
+        mend_letters(answer)
+        if answer[0] not in say.ANSWERS:
             return answer
         what, rows, busy, values, keys, origins, *more = answer
         errors: dict[int, Exception] = {}
@@ -192,6 +191,22 @@ class ProcessBook:
         left, left_keys, left_origins = kept_outputs(values, keys or (), origins or (), gone)
         return what, rows, busy, left, left_keys or None, left_origins or None, *more
 
+    def give_up_broken(self, report: Report, batch: Batch) -> None:
+        """Give up rows that a process in the middle of a line could not rebuild.
+
+        Raises:
+            StepFailed: the contract of the operator whose output it was says that the job fails.
+        """
+        before = report.first - 1
+        for row, reason in report.broken:
+            name = self._node.chain[report.first]
+            error = TransportError(f"the output cannot be rebuilt in the process of {name!r}: {reason}")
+            if self._operators[before].contract.io.errors.on_error is OnError.FAIL:
+                raise StepFailed(f"an output of {self._operators[before].name!r} cannot be taken over", error)
+            for position, counts in enumerate(undone(report.first, report.first, 1)):
+                self.count(position, counts)
+            self._give_up_row(batch, batch.done + row, error)
+
     def _give_up_row(self, batch: Batch, index: int, error: Exception) -> None:
         item = batch.values[index]
         side, item = item if "sides" in self._operators[0].options else (None, item)
@@ -210,8 +225,10 @@ class ProcessBook:
         self._counted = {}
 
 
-def _mend_letters(letters: Sequence[Letter]) -> None:
-    for letter in letters:
+def mend_letters(answer: Sequence[Any]) -> None:
+    """Take out of what could be salvaged of an answer what cannot be rebuilt of its dead letters."""
+    reports = [part for parts in answer for part in (parts if isinstance(parts, list) else [parts])]
+    for letter in [letter for report in reports if isinstance(report, Report) for letter in report.letters]:
         reason = reason_unreadable(letter.item)
         if reason:
             letter.item, letter.travels = f"an item that cannot be rebuilt here: {reason}", False

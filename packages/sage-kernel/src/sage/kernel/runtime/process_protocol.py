@@ -1,5 +1,10 @@
 """What a task and its process say to each other: tuples that begin with one of these numbers.
 
+Where a task has several processes in a line, each passes on to the next what it would have answered, with what those
+before it have told; the answer of the last is the answer of the task. What does not concern a process it passes on as
+it is, so that all keeps its order. Of `READY`, `ENTERING` and `ENDED` each process tells the task by itself, and `END`
+comes to it both ways.
+
 Parent to process:
 
 - `BATCH, values, keys, origins`: work on these rows; `keys` is None without keys, `origins` one number or a list
@@ -14,20 +19,22 @@ Process to parent; answers come in the order of the batches:
 - `READY, tears_down, exploding`: set up; whether an operator has a `teardown` of its own, and the position of the
   first that makes several items of one (the number of operators without such)
 - `DONE, rows, busy_ns, values, keys, origins`: so many rows are through and nothing special happened
-- `COUNTED, rows, busy_ns, values, keys, origins, report, starts`: likewise, with a `Report`; `starts` is for each row
-  how many outputs were there before it, None where each row has exactly one
+- `COUNTED, rows, busy_ns, values, keys, origins, reports, starts`: likewise, with a `Report` of the process, or of some
+  processes up to the last of the line; `starts` is for each row how many outputs were there before it, None where each
+  row has exactly one
+- `ALONE, ...`: likewise, in a line, for the row of a `SINGLE`
 - `REFUSED, reason`: the batch cannot be unpickled
 - `ENTERING, step, value, key`: a call of `SINGLE` begins; the value is `None, False` where it cannot be sent
 - `PAUSING, begins`: a retry waits, or has waited
-- `FINISHED, report`: everything is put out
-- `FAILED, message, error, report`: the job fails
+- `FINISHED, reports`: everything is put out
+- `FAILED, message, error, reports`: the job fails
 - `ECHO`
-- `ENDED, error, report`: torn down; the process is free
+- `ENDED, error, reports`: torn down; the process is free
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +46,8 @@ from sage.kernel.operators.specs import OperatorSpec
 from .remote_errors import PortableError
 
 __all__ = [
+    "ALONE",
+    "ANSWERS",
     "BATCH",
     "BATCH_NS",
     "COUNTED",
@@ -89,6 +98,7 @@ PAUSING: Final = 15
 FINISHED: Final = 16
 FAILED: Final = 17
 ENDED: Final = 18
+ALONE: Final = 19
 
 
 def keeps_state(operator: BaseTransformation) -> bool:
@@ -101,6 +111,10 @@ def keeps_state(operator: BaseTransformation) -> bool:
     # Filters that the library itself makes (distinct, limit, sample) remember what they have let pass.
     made_here = isinstance(factory, FunctionFactory) and isinstance(factory.target, OperatorSpec)
     return made_here and operator.kind is OperatorKind.FILTER
+
+
+ANSWERS: Final = frozenset({DONE, COUNTED, ALONE})
+"""They answer rows, and hold outputs."""
 
 
 @dataclass(slots=True)
@@ -134,6 +148,8 @@ class Report:
             them; empty without any.
         counters: what the operators count themselves, by position of the operator.
         keeps_state: whether an operator keeps state that would go with the process.
+        first: position in the chain of its first operator.
+        broken: rows of the answer that came to this process with something that cannot be rebuilt there, and why.
     """
 
     counts: tuple[tuple[int, int, int, int, int], ...]
@@ -141,3 +157,5 @@ class Report:
     times: tuple[tuple[int, int, QuantileSketch], ...] = ()
     counters: dict[int, dict[str, float]] | None = None
     keeps_state: bool = False
+    first: int = 0
+    broken: Sequence[tuple[int, str]] = ()

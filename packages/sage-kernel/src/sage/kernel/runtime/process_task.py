@@ -1,5 +1,7 @@
 """The task of a process: its parent's half. Inbox, routing, order, back pressure, counters and dead letters stay here;
-rows go to the process and outputs come back, so a process that dies takes nothing with it that is not known here.
+rows go to the process and outputs come back, so a process that dies takes nothing with it that is not known here. There
+may be several processes in a line, each of which passes on to the next what it has made of the rows: what is said here
+of the process holds for the line, which lives and dies as one.
 
 Two threads act. The task's own thread waits for answers and sends the outputs on. Rows are sent by whoever has them
 first: by the task's thread after an answer, or, while the process is idle, by the very thread that puts a packet into
@@ -13,48 +15,43 @@ has died with that row alone in it.
 from __future__ import annotations
 
 import logging
-import pickle
-import random
 import threading
 from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from sage.common.serialization import explain_unpicklable
-from sage.kernel.graph import BaseTransformation, OnError, OperatorError, OperatorKind
+from sage.kernel.graph import BaseTransformation, OperatorError
 from sage.kernel.operators.process_code import ProcessOrder
 from sage.kernel.packet import Packet
-from sage.platform import ChannelClosedError, LinkClosedError, ProcessPool, WorkerProcess
+from sage.platform import ChannelClosedError, LinkClosedError, ProcessLine, ProcessPool
 from sage.platform.process_links import UnreadableMessageError
 from sage.platform.window_channels import WindowChannel
 
 from . import process_protocol as say
-from .chain import DeadLetterSink
 from .edges import Sender
-from .process_book import ProcessBook, Untransferable
+from .process_losses import LossyTask
 from .process_protocol import Report
-from .process_rows import Batch, is_instance
+from .process_rows import Batch
 from .remote_errors import PortableError, ProcessDiedError, TransportError
 from .salvage import salvage
 from .steps import Interrupted, StepFailed
-from .task import Activity, BatchLimit, Task, TaskParts
+from .task import Activity, BatchLimit, TaskParts
 
 __all__ = ["PROCESS_MODULES", "ProcessTask"]
 
 logger = logging.getLogger("sage.kernel.task")
 
-PROCESS_MODULES = ("sage.kernel.runtime.process_worker",)
+PROCESS_MODULES = ("sage.kernel.runtime.process_entry",)
 """What the fork server imports before it forks."""
 
-_ENTRY = "sage.kernel.runtime.process_worker:run_worker"
+_ENTRY = "sage.kernel.runtime.process_entry:run_worker"
 _DEATHS_MAX = 3
 _BATCH_BYTES = 4 << 20
 
 
-class ProcessTask(Task):
-    """A task whose operators run in a process of its own."""
+class ProcessTask(LossyTask):
+    """A task whose operators run in a process of its own, or in a line of such."""
 
-    WINDOW = 2
     BATCHES_MAX = 8
     QUEUED_BATCHES = 2
 
@@ -62,32 +59,27 @@ class ProcessTask(Task):
         self,
         parts: TaskParts,
         *,
-        order: ProcessOrder,
+        orders: Sequence[ProcessOrder],
         operators: Sequence[BaseTransformation],
         pool: ProcessPool,
-        dead_letters: DeadLetterSink,
         **shared: Any,
     ) -> None:
-        super().__init__(parts, dead_letters=dead_letters, **shared)
-        self._ledger = ProcessBook(parts.node, parts.counters, operators, dead_letters)
+        super().__init__(parts, operators=operators, **shared)
         assert isinstance(parts.inbox, WindowChannel)
         self._inbox: WindowChannel[Any] = parts.inbox
-        self._order = order
-        self._transformations = tuple(operators)
+        self._orders = tuple(orders)
         self._pool = pool
-        self._process: WorkerProcess | None = None
+        self._process: ProcessLine | None = None
+        # One batch for each process to work on, and one on its way.
+        self._window = len(self._orders) + 1
         self._lock = threading.Lock()
         self._in_flight: deque[Batch] = deque()
-        self._waiting: deque[Batch] = deque()
         self._ready = self._finishing = self._finished = False
         self._limit = BatchLimit(maximum=self.OUT_LIMIT, target_ns=say.BATCH_NS)
         self._rows_by_bytes = self.OUT_LIMIT
-        self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
         self._idle_deaths = 0
-        self._tears_down = False
+        self._tears_down: list[bool] = []
         self._exploding = len(operators)
-        self._warned = False
-        self._random = random.Random(parts.node.replica_index)
         self._since = 0
         self._blocked_ns = 0
         self._sink_counters = parts.counters.operators[-1]
@@ -97,17 +89,12 @@ class ProcessTask(Task):
         """A process takes its time to be there."""
         return True
 
-    @property
-    def user_counters(self) -> dict[str, dict[str, float]]:
-        """What the operators have counted, over all processes that this task has had."""
-        return self._ledger.user_counters
-
     def stack(self) -> str:
         """Where the process is at this moment, as lines of a traceback."""
         process = self._process
         if process is None:
             return ""
-        return f"  in process {process.pid}:\n{process.stack()}"
+        return process.stack()
 
     def flush(self) -> None:
         """Nothing gathers here: outputs are sent on as they arrive."""
@@ -143,7 +130,7 @@ class ProcessTask(Task):
                 self._ready = False
                 process, self._process = self._process, None
             if process is not None:
-                self._pool.discard(process)
+                process.discard()
 
     def new_sender(self) -> Sender:
         """The sending end."""
@@ -159,26 +146,30 @@ class ProcessTask(Task):
 
     def _start_process(self) -> None:
         self.activity = Activity.SETUP
-        answer = self._begin(_DEATHS_MAX)
-        if answer[0] == "unreadable":
-            raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
-        if answer[0] == say.FAILED:
-            self._fail(answer)
-        _, self._tears_down, self._exploding = answer
+        answers = self._begin(_DEATHS_MAX)
+        for answer in answers:
+            if answer[0] == "unreadable":
+                raise OperatorError(f"setup of {self._names()} failed: its process cannot load the code: {answer[1]}")
+        for answer in answers:
+            if answer[0] == say.FAILED:
+                self._fail(answer)
+        self._tears_down = [answer[1] for answer in answers]
+        # All of it, but where the only process has one that makes several items of one.
+        self._exploding = answers[0][2] if len(answers) == 1 else len(self._transformations)
         self.activity = Activity.WAITING_INPUT
         with self._lock:
             self._ready = True
 
-    def _begin(self, tries: int) -> Any:
-        """Have a process set up; its answer. One that dies over it may have been ended by chance, or have been dead
-        before: then another one is asked.
+    def _begin(self, tries: int) -> list[Any]:
+        """Have a process set up; its answer, or those of the line. One that dies over it may have been ended by chance,
+        or have been dead before: then another one is asked.
         """
-        process = self._process = self._pool.acquire()
+        process = self._process = ProcessLine(self._pool, len(self._orders))
         if self._signals.aborting.is_set():
             raise Interrupted
         try:
-            process.begin(_ENTRY, self._order)
-            return process.link.receive()
+            process.begin(_ENTRY, self._orders)
+            return [each.link.receive() for each in process.processes]
         except LinkClosedError as error:
             self._check_aborted()
             story = process.describe_end()
@@ -186,35 +177,43 @@ class ProcessTask(Task):
                 raise OperatorError(f"setup of {self._names()} failed: {story}") from error
         logger.warning("%s: set-up is tried in another process: %s", self.id, story)
         self._process = None
-        self._pool.discard(process)
+        process.discard()
         return self._begin(tries - 1)
 
     def _end_process(self) -> None:
         """Have the operators torn down and give the process back.
 
         Raises:
-            OperatorError: a `teardown` raised, or the process died in it.
+            OperatorError: a `teardown` raised, or a process died in it.
         """
         process = self._process
         assert process is not None
-        try:
-            process.link.send((say.END,))
-            while (answer := process.link.receive())[0] != say.ENDED:
-                pass
-        except LinkClosedError as error:
-            self._check_aborted()
-            if not self._tears_down:
-                # All rows are answered and nobody had anything to do any more.
-                logger.warning("%s: all work was done when %s", self.id, process.describe_end())
-                return
-            raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}") from error
-        self._ledger.apply(answer[2])
+        missed = ended = False
+        failed: PortableError | None = None
+        process.tell_all((say.END,))
+        for index in range(len(process.processes)):
+            try:
+                answer = process.last_answer(index, say.ENDED)
+            except LinkClosedError:
+                self._check_aborted()
+                ended = True
+                missed |= any(self._tears_down[index : index + 1])
+                continue
+            failed = failed or answer[1]
+            for report in answer[2]:
+                self._ledger.apply(report)
+        if ended and missed:
+            raise OperatorError(f"teardown of {self._names()} failed: {process.describe_end()}")
+        if ended:
+            # All rows are answered and nobody had anything to do any more.
+            logger.warning("%s: all work was done when %s", self.id, process.describe_end())
+            return
         with self._lock:
             self._ready = False
             self._process = None
-        self._pool.release(process)
-        if answer[1] is not None:
-            raise answer[1].restore()
+        process.release()
+        if failed is not None:
+            raise failed.restore()
 
     def _names(self) -> str:
         return ", ".join(repr(name) for name in self.parts.node.chain)
@@ -252,9 +251,11 @@ class ProcessTask(Task):
             own: the task's own thread calls.
         """
         refused: list[tuple[Batch, Exception]] = []
+        # Were another thread to wait here for room in a pipe, the task's own for the lock, and the process for that one
+        # to take an answer, all would wait for ever: other threads send only while nothing is in flight.
         with self._lock:
             process = self._process
-            while process is not None and self._ready and self._has_room:
+            while process is not None and self._ready and (self._has_room if own else not self._in_flight):
                 if self._in_flight and (self._in_flight[-1].alone or (self._waiting and self._waiting[0].alone)):
                     break
                 batch = self._waiting.popleft() if self._waiting else self._next_batch(process)
@@ -267,11 +268,13 @@ class ProcessTask(Task):
 
     @property
     def _has_room(self) -> bool:
-        """Whether the process may get a further batch: two, or more of small ones, so that it need not wait."""
+        """Whether the process may get a further batch: two (a line one more than it has processes), or more of small
+        ones, so that it need not wait.
+        """
         batches = len(self._in_flight)
-        return batches < self.WINDOW or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
+        return batches < self._window or (batches < self.BATCHES_MAX and self._inbox.under_way < self._limit.items)
 
-    def _try_send(self, process: WorkerProcess, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
+    def _try_send(self, process: ProcessLine, batch: Batch, refused: list[tuple[Batch, Exception]] | None) -> bool:
         """Send a batch; False when nothing more can be sent now.
 
         Args:
@@ -295,13 +298,13 @@ class ProcessTask(Task):
             self._divide(batch, error, refused)
         return True
 
-    def _tell(self, process: WorkerProcess, what: int) -> None:
+    def _tell(self, process: ProcessLine, what: int) -> None:
         try:
             process.link.send((what,))
         except LinkClosedError:
-            logger.debug("%s: process %s is gone", self.id, process.pid)
+            logger.debug("%s: process %s is gone", self.id, process.pids)
 
-    def _next_batch(self, process: WorkerProcess) -> Batch | None:
+    def _next_batch(self, process: ProcessLine) -> Batch | None:
         """The next rows of the inbox; None when there are none, or when nothing will come any more."""
         inbox = self._inbox
         while self._open_inputs:
@@ -334,7 +337,7 @@ class ProcessTask(Task):
             self.sample_keys(packet)
         return Batch(packet.values, packet.keys if self.parts.keys_in else None, packet.origins)
 
-    def _send(self, process: WorkerProcess, batch: Batch, *, draining: bool) -> None:
+    def _send(self, process: ProcessLine, batch: Batch, *, draining: bool) -> None:
         # First the book, then the pipe: a process may die at any moment.
         if not self._in_flight:
             now = self._now()
@@ -355,30 +358,15 @@ class ProcessTask(Task):
         if sent > 65536:
             self._rows_by_bytes = max(1, min(self.OUT_LIMIT, _BATCH_BYTES * len(values) // sent))
 
-    def _divide(self, batch: Batch, error: Exception, refused: list[tuple[Batch, Exception]]) -> None:
-        """Take out the rows that cannot be sent; the others wait to be sent as they were."""
-        rest: list[Batch] = []
-        for row in batch.rows():
-            row.alone = batch.alone
-            try:
-                pickle.dumps((row.values[0], None if row.keys is None else row.keys[0]), 5)
-            except Exception as reason:  # whatever pickling an item raises
-                refused.append((row, reason))
-            else:
-                rest.append(row)
-        if not refused:
-            # Each can be sent, and all together cannot: one by one then.
-            refused.extend((row, error) for row in rest if len(rest) == 1)
-            rest = [] if len(rest) == 1 else rest
-        self._waiting.extendleft(reversed(rest))
-
     # -- answers
 
     def _take_answer(self) -> None:
         process = self._process
         assert process is not None
         try:
-            answer = process.link.receive()
+            in_flight = self._in_flight
+            # Of a row alone each process tells by itself what it does with it.
+            answer = process.receive_any() if in_flight and in_flight[0].alone else process.link.receive()
         except LinkClosedError:
             self._revive()
             return
@@ -389,7 +377,7 @@ class ProcessTask(Task):
         what = answer[0]
         if what == say.DONE:
             self._take_done(answer[1], answer[2], answer[3], answer[4], answer[5], None)
-        elif what == say.COUNTED:
+        elif what in (say.COUNTED, say.ALONE):
             self._take_done(*answer[1:7])
         elif what == say.ECHO:
             self._pump(own=True)
@@ -403,7 +391,8 @@ class ProcessTask(Task):
             self._fail(answer)
         else:
             assert what == say.FINISHED, what
-            self._ledger.apply(answer[1])
+            for report in answer[1]:
+                self._ledger.apply(report)
             self._finished = True
 
     def _take_done(
@@ -413,14 +402,16 @@ class ProcessTask(Task):
         values: list[Any],
         keys: list[Hashable] | None,
         origins: list[int] | None,
-        report: Report | None,
+        reports: Sequence[Report] | None,
     ) -> None:
         now = self._now()
         sunk = self.sunk if self.is_sink else 0
         origin = now
-        if report is not None:
-            self._ledger.apply(report)
         in_flight, inbox = self._in_flight, self._inbox
+        for report in reports or ():
+            self._ledger.apply(report)
+            if report.broken:
+                self._ledger.give_up_broken(report, in_flight[0])
         if rows:
             batch = in_flight[0]
             origins_in = batch.origins
@@ -441,10 +432,11 @@ class ProcessTask(Task):
             if blocked:
                 self._blocked_ns += blocked
                 self.counters.blocked_ns += blocked
-        if report is None:
-            for operator in self.counters.operators:
-                operator.items_in += rows
-                operator.items_out += rows
+        # Those that have told nothing have let each row through.
+        operators = self.counters.operators
+        for operator in operators if reports is None else operators[: reports[0].first]:
+            operator.items_in += rows
+            operator.items_out += rows
         if self.is_sink:
             self.chain.outputs.origins.extend(origins or ())
             self.count_latency(self.sunk - sunk, origin, now)
@@ -483,8 +475,9 @@ class ProcessTask(Task):
             self.activity = Activity.WAITING_INPUT
 
     def _fail(self, answer: Any) -> None:
-        _, message, portable, report = answer
-        self._ledger.apply(report)
+        _, message, portable, reports = answer
+        for report in reports:
+            self._ledger.apply(report)
         error: PortableError = portable
         raised = error.restore()
         with self._lock:
@@ -494,25 +487,6 @@ class ProcessTask(Task):
         if message:
             raise StepFailed(message, raised)
         raise raised
-
-    def _refuse(self, row: Batch, reason: Exception) -> None:
-        """A row cannot be sent to the process: an error of the first operator, which no retry can mend."""
-        error = reason
-        if not isinstance(error, TransportError):
-            text = explain_unpicklable(row.values[0]) or f"{type(reason).__name__}: {reason}"
-            error = TransportError(f"the item cannot be sent to the process: {text}")
-            error.__cause__ = reason
-        operator = self._transformations[0]
-        self._ledger.count(0, (1, 0, 1, 0, 0))
-        if operator.contract.io.errors.on_error is OnError.FAIL:
-            raise StepFailed(f"operator {operator.name!r} cannot be given an item", error)
-        self._give_up(0, row.values[0], row, 1, error)
-
-    def _give_up(self, position: int, item: Any, row: Batch, attempts: int, error: Exception) -> None:
-        # Only the first operator can be one on two streams, whose items come with their side.
-        sided = position == 0 and "sides" in self._transformations[0].options
-        side, item = item if sided else (None, item)
-        self._ledger.give_up(position, item, row.keys, attempts, error, side=side)
 
     def _take_refusal(self, reason: str) -> None:
         """The process could not unpickle a batch: find the rows that are to blame."""
@@ -548,7 +522,7 @@ class ProcessTask(Task):
             self._process = None
             lost, self._in_flight = list(self._in_flight), deque()
             self._inbox.under_way = 0
-        self._pool.discard(process)
+        process.discard()
         if self._ledger.keeps_state:
             raise OperatorError(f"the state of {self._names()} is lost: {story}")
         if not lost:
@@ -565,41 +539,3 @@ class ProcessTask(Task):
         self._waiting.extendleft(reversed([*again, *lost[1:]]))
         self._start_process()
         self._pump(own=True)
-
-    def _warn_of_instances(self) -> None:
-        names = [repr(operator.name) for operator in self._transformations if is_instance(operator)]
-        if names and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%s: the instance(s) %s begin anew in another process; if one keeps something between items, say "
-                "StateSpec(kind=StateKind.STATEFUL) in its contract, so that the job fails instead",
-                self.id,
-                ", ".join(names),
-            )
-
-    def _blame(self, row: Batch, error: ProcessDiedError) -> list[Batch]:
-        """A process has died with one row alone: a failed attempt of the operator that it was in; the row again where
-        that has a retry left.
-        """
-        row.attempts += 1
-        position, (item, travels), _ = self._entering or (0, (row.values[0], True), None)
-        exploded = any(operator.kind is OperatorKind.FLATMAP for operator in self._transformations[:position])
-        running = self._transformations[position]
-        if exploded:
-            # The row has become several items, of which only some may have been worked on: it fails as a whole.
-            position = 0
-        if position == 0 or not travels:
-            item = row.values[0] if position == 0 else Untransferable("an item that cannot leave its process")
-        policy = running.contract.io.errors
-        self._ledger.count(position, (0, 0, 1, 0, 0))
-        if row.attempts <= policy.retries:
-            self._ledger.count(position, (0, 0, 0, 1, 0))
-            self._pause_thread(policy.pause_before(row.attempts, self._random.random()))
-            return [row]
-        if policy.on_error is OnError.FAIL:
-            raise StepFailed(f"operator {running.name!r} lost its process {row.attempts} time(s) with one item", error)
-        for before in range(position):
-            self._ledger.count(before, (1, 1, 0, 0, 0))
-        self._ledger.count(position, (1, 0, 0, 0, 0))
-        self._give_up(position, item, row, row.attempts, error)
-        return []

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sage.common.errors import SageError
 from sage.common.quantiles import QuantileSketch
 from sage.common.serialization import explain_unpicklable
 from sage.kernel.graph import OnError, OperatorError, OperatorKind
@@ -29,7 +28,7 @@ from .steps import Step, StepFailed
 from .task import BatchLimit, Task
 from .task_factory import create_operator
 
-__all__ = ["run_worker"]
+__all__ = ["ProcessWorker"]
 
 _REPORT_TIMES_NS = 100_000_000
 _TEXT_MAX = 4096
@@ -43,8 +42,9 @@ class _Letters:
         places: for each letter since the last answer, how many outputs there were before it.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], first: int) -> None:
         self._names = list(names)
+        self._first = first
         self.waiting: list[Letter] = []
         self.outputs: Sequence[Any] = ()
         self.places: list[int] = []
@@ -58,7 +58,7 @@ class _Letters:
             item, travels = _text(item), False
         self.waiting.append(
             Letter(
-                self._names.index(letter.operator),
+                self._first + self._names.index(letter.operator),
                 item,
                 travels,
                 letter.key,
@@ -70,19 +70,26 @@ class _Letters:
         )
 
 
-class _Worker:
-    """One chain in one process."""
+class ProcessWorker:
+    """One chain in one process.
+
+    Args:
+        link: to the task.
+        rows: where rows come from and answers go: the same, but in a line of processes.
+        order: what there is to do.
+    """
 
     OUT_LIMIT = Task.OUT_LIMIT
 
-    def __init__(self, link: Link, order: ProcessOrder) -> None:
+    def __init__(self, link: Link, rows: Link, order: ProcessOrder) -> None:
         self._link = link
+        self._rows = rows
         self._order = order
         self._now: Callable[[], int] = time.monotonic_ns
         node = order.node
         self._counters = ReplicaCounters(node.chain)
         self._operators = self._counters.operators
-        self._letters = _Letters(node.chain)
+        self._letters = _Letters(node.chain, order.first)
         self._functions: list[tuple[int, Function, OperatorContext]] = []
         self._steps: list[Step] = []
         self._set_up: list[tuple[str, Function]] = []
@@ -119,6 +126,7 @@ class _Worker:
             (index for index, step in enumerate(self._steps) if step.kind is OperatorKind.FLATMAP), len(self._steps)
         )
         self._keeps_state = any(map(keeps_state, operators))
+        self._may_be_plain = self._derivable and not self._starts_noted
         self._chain = self._make_chain(self._steps)
         traced = [replace(step, call=self._traced(index, step)) for index, step in enumerate(self._steps)]
         self._single_chain = self._make_chain(traced)
@@ -150,6 +158,7 @@ class _Worker:
 
     def _traced(self, index: int, step: Step) -> Callable[..., Any]:
         call, link = step.call, self._link
+        index += self._order.first
 
         def traced(value: Any) -> Any:
             key = step.context.key if step.enter is not None else None
@@ -187,7 +196,7 @@ class _Worker:
 
     def serve(self) -> None:
         """Work until the task says that it is over."""
-        link = self._link
+        link = self._rows
         receive = link.receive
         while True:
             try:
@@ -198,14 +207,16 @@ class _Worker:
                 continue
             what = message[0]
             if what == say.BATCH:
-                self._work(message[1], message[2], message[3])
+                _, values, keys, origins = message
+                if keys is not None or origins.__class__ is not int or not self._run_plain(values, len(values)):
+                    self._work(values, keys, origins)
             elif what == say.SINGLE:
                 self._work_single(message[1], message[2], message[3])
             elif what == say.ECHO:
                 link.send(message)
             elif what == say.FINISH:
                 self._chain.finish(self._flush_final)
-                link.send((say.FINISHED, self._report()))
+                link.send((say.FINISHED, [self.report()]))
             else:
                 return
 
@@ -213,7 +224,7 @@ class _Worker:
         """Throw away what the task had sent before it knew."""
         while True:
             try:
-                if self._link.receive()[0] == wanted:
+                if self._rows.receive()[0] == wanted:
                     return
             except UnreadableMessageError:
                 continue
@@ -241,6 +252,36 @@ class _Worker:
                 origins if isinstance(origins, int) else origins[position:stop],
                 timed,
             )
+
+    def _run_plain(self, values: list[Any], size: int) -> bool:
+        """The short way from rows to their answer, where nothing is to be noted on the way; whether that was so. Of a
+        few rows of quick operators the long one is most of the work.
+
+        Args:
+            values: the rows; they have no keys, and one origin.
+            size: how many.
+        """
+        counter = self._batches
+        if (
+            not self._may_be_plain
+            or not counter % Task.TIMED_EVERY
+            or self._item_ns >= Task.TIMED_ALWAYS_NS
+            or size > self._limit.items
+            or self._chain.checks_all
+        ):
+            return False
+        self._batches = counter + 1
+        self._inputs, self._input_keys = values, None
+        outputs = self._chain.outputs
+        start = self._now()
+        self._plain_run(iter(values), size, outputs.values, outputs.keys, outputs.origins)
+        busy = self._now() - start
+        self._item_ns = busy // size
+        limit = self._limit
+        if size >= limit.items or busy > limit.target_ns:
+            limit.update(size, busy)
+        self._answer(size, busy)
+        return True
 
     def _run(self, values: list[Any], keys: list[Hashable] | None, origins: int | list[int], timed: bool) -> int:
         """Run rows, or the first of them where they have too many outputs, and answer for them; how many."""
@@ -287,13 +328,12 @@ class _Worker:
         self._starts[:] = [0]
         start = self._now()
         self._single_chain.process(0, value, key, origin, fresh=True)
-        self._answer(1, self._now() - start, special=True)
+        self._answer(1, self._now() - start, special=True, alone=True)
 
     # -- answers
 
-    def _answer(self, rows: int, busy: int, *, special: bool = False) -> None:
-        outputs = self._chain.outputs
-        errors = 0
+    def _answer(self, rows: int, busy: int, *, special: bool = False, alone: bool = False) -> None:
+        outputs, errors = self._chain.outputs, 0
         for operator in self._operators:
             errors += operator.errors
         # The first batches of a task, and then each after a sample of times, tell more than rows and outputs.
@@ -302,10 +342,10 @@ class _Worker:
             news |= self._has_news()
         if special or news or errors != self._errors or not self._derivable:
             self._errors = errors
-            self._answer_counted(rows, busy)
+            self._answer_counted(rows, busy, alone=alone)
             return
         try:
-            self._link.send((say.DONE, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None))
+            self._rows.send((say.DONE, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None))
         except LinkClosedError:
             raise
         except Exception:  # whatever pickling raises
@@ -327,17 +367,18 @@ class _Worker:
                 self._keeps_state = news = True
         return news
 
-    def _answer_counted(self, rows: int, busy: int) -> None:
+    def _answer_counted(self, rows: int, busy: int, *, alone: bool = False) -> None:
         outputs = self._chain.outputs
         self._has_news()
+        what = say.ALONE if alone and not self._order.is_alone else say.COUNTED
         starts = self._row_starts(rows)
         try:
-            self._send_counted(rows, busy, starts)
+            self._send_counted(what, rows, busy, starts)
         except LinkClosedError:
             raise
         except Exception:  # whatever pickling raises: find the outputs that cannot travel
             starts = self._set_aside_outputs(rows, starts)
-            self._send_counted(rows, busy, starts)
+            self._send_counted(what, rows, busy, starts)
         outputs.clear()
         self._letters.places.clear()
 
@@ -359,19 +400,21 @@ class _Worker:
                 before += 1
         return starts
 
-    def _send_counted(self, rows: int, busy: int, starts: list[int] | None) -> None:
-        outputs = self._chain.outputs
+    def _send_counted(self, what: int, rows: int, busy: int, starts: list[int] | None) -> None:
         waiting = self._letters.waiting
-        report = self._report(times=self._times_due())
+        report = self.report(times=self._times_due())
         try:
-            self._link.send(
-                (say.COUNTED, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None, report, starts)
-            )
+            self._rows.send(self._counted_answer(what, rows, busy, report, starts))
         except BaseException:
             self._letters.waiting = waiting
             raise
 
-    def _report(self, *, times: bool = True) -> Report:
+    def _counted_answer(self, what: int, rows: int, busy: int, report: Report, starts: list[int] | None) -> Any:
+        outputs = self._chain.outputs
+        return what, rows, busy, outputs.values, outputs.keys or None, outputs.origins or None, [report], starts
+
+    def report(self, *, times: bool = True) -> Report:
+        """What has come together since the last one."""
         operators = self._operators
         letters, self._letters.waiting = self._letters.waiting, []
         sampled: tuple[tuple[int, int, QuantileSketch], ...] = ()
@@ -385,8 +428,9 @@ class _Worker:
             tuple((o.items_in, o.items_out, o.errors, o.retries, o.dead_letters) for o in operators),
             letters,
             sampled,
-            self._counted or None,
+            {self._order.first + position: counted for position, counted in self._counted.items()} or None,
             self._keeps_state,
+            self._order.first,
         )
 
     def _set_aside_outputs(self, rows: int, starts: list[int] | None) -> list[int] | None:
@@ -459,14 +503,14 @@ class _Worker:
         if seconds < 0.05:
             time.sleep(seconds)
             return
-        self._link.send((say.PAUSING, True))
+        self._rows.send((say.PAUSING, True))
         time.sleep(seconds)
-        self._link.send((say.PAUSING, False))
+        self._rows.send((say.PAUSING, False))
 
-    def last_report(self) -> Report:
+    def last_reports(self) -> list[Report]:
         """Everything that has not been told yet."""
         self._has_news()
-        return self._report()
+        return [self.report()]
 
 
 def _unsendable(value: Any) -> TransportError | None:
@@ -485,30 +529,3 @@ def _text(value: Any) -> str:
         return repr(value)[:_TEXT_MAX]
     except Exception as error:  # an item's own __repr__ may raise
         return f"<{type(value).__name__} whose repr() raised {type(error).__name__}>"
-
-
-def run_worker(link: Link, order: ProcessOrder) -> None:
-    """Entry of the process: set up, work, tear down; then the process is free for the next task."""
-    worker = _Worker(link, order)
-    try:
-        try:
-            worker.prepare()
-            link.send((say.READY, *worker.facts))
-            worker.serve()
-        except LinkClosedError:
-            raise
-        except BaseException as error:  # also a SystemExit of the user's must reach the job
-            _tell_failure(link, worker, error)
-            worker.skip_until(say.END)
-    finally:
-        failed = worker.tear_down()
-    link.send((say.ENDED, None if failed is None else portable_error(failed), worker.last_report()))
-
-
-def _tell_failure(link: Link, worker: _Worker, error: BaseException) -> None:
-    message, raised = "", error
-    if isinstance(error, StepFailed):
-        message, raised = str(error), error.error
-    elif not isinstance(error, SageError):
-        message = "its process raised"
-    link.send((say.FAILED, message, portable_error(raised), worker.last_report()))

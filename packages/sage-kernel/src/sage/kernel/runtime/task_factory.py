@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from sage.kernel.graph import (
@@ -183,21 +184,30 @@ class TaskFactory:
         offsets = self._offsets.get(name)
         return None if offsets is None else offsets[node.replica_index]
 
-    def order(self, node: TaskNode) -> ProcessOrder:
-        """What the process of a task has to do.
+    def orders(self, node: TaskNode) -> list[ProcessOrder]:
+        """What the processes of a task have to do; mostly there is one.
 
         Raises:
             PipelineError: an operator cannot be sent to a process; the message names the attribute.
         """
-        code = self._packed.get(node.chain)
+        keyed = any(edge.keyed for edge in self._graph.outgoing(node.id))
+        bounds = (0, *node.cuts, len(node.chain))
+        return [self._order(node, first, last, keyed) for first, last in pairwise(bounds)]
+
+    def _order(self, node: TaskNode, first: int, last: int, keyed: bool) -> ProcessOrder:
+        names = node.chain[first:last]
+        code = self._packed.get(names)
         if code is None:
-            code = self._packed[node.chain] = pack_code([self._operator(name) for name in node.chain])
+            code = self._packed[names] = pack_code([self._operator(name) for name in names])
         return ProcessOrder(
             code=code,
-            node=node,
+            node=replace(node, chain=names, cuts=()),
             job=self._graph.name,
-            keys_in=self._logical[node.chain[0]].keyed_input,
-            keys_out=any(edge.keyed for edge in self._graph.outgoing(node.id)),
+            keys_in=self._logical[names[0]].keyed_input,
+            keys_out=keyed if last == len(node.chain) else self._logical[node.chain[last]].keyed_input,
+            first=first,
+            last=last,
+            size=len(node.chain),
         )
 
 
