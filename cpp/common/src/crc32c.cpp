@@ -41,9 +41,10 @@ constexpr Tables tables = make_tables();
 std::uint32_t by_tables(std::uint32_t state, const unsigned char* bytes, std::size_t count) noexcept {
     for (; count >= 8; bytes += 8, count -= 8) {
         // Byte by byte, so that the result does not depend on the machine's byte order.
-        const std::uint32_t low = state ^ (static_cast<std::uint32_t>(bytes[0]) | static_cast<std::uint32_t>(bytes[1]) << 8 |
-                                           static_cast<std::uint32_t>(bytes[2]) << 16 |
-                                           static_cast<std::uint32_t>(bytes[3]) << 24);
+        std::uint32_t low = state;
+        for (std::uint32_t i = 0; i < 4; ++i) {
+            low ^= static_cast<std::uint32_t>(bytes[i]) << (8 * i);
+        }
         state = tables[7][low & 0xFFU] ^ tables[6][(low >> 8) & 0xFFU] ^ tables[5][(low >> 16) & 0xFFU] ^
                 tables[4][low >> 24] ^ tables[3][bytes[4]] ^ tables[2][bytes[5]] ^ tables[1][bytes[6]] ^
                 tables[0][bytes[7]];

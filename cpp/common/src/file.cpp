@@ -8,8 +8,8 @@ namespace sage::storage {
 
 void File::require_sound() const {
     if (poisoned_.load(std::memory_order_acquire)) {
-        throw IoError("'" + path_ + "' cannot be written any more: an earlier sync of it failed, and what was written " +
-                          "before may be lost; close the store and open it again",
+        throw IoError("'" + path_ + "' cannot be written any more: an earlier sync of it failed, and what was " +
+                          "written before may be lost; close the store and open it again",
                       EIO);
     }
 }

@@ -44,8 +44,8 @@ FileHeader decode_file_header(const FileKind& kind, const Application& expected,
                               const std::string& path) {
     const std::size_t known = std::min(start.size(), magic_bytes);
     if (known != 0 && std::memcmp(start.data(), kind.magic.data(), known) != 0) {
-        throw UnsupportedFormat("'" + path + "' is no " + std::string(kind.description) + " of SAGE: it must begin with '" +
-                                std::string(kind.magic) + "', it begins with '" + printable(start.first(known)) + "'");
+        throw UnsupportedFormat("'" + path + "' is no " + std::string(kind.description) + " of SAGE: it must begin " +
+                                "with '" + std::string(kind.magic) + "', it begins with '" + printable(start.first(known)) + "'");
     }
     if (start.size() < file_header_bytes) {
         throw Corruption("'" + path + "' is cut short: a " + std::string(kind.description) + " begins with " +
@@ -69,8 +69,8 @@ FileHeader decode_file_header(const FileKind& kind, const Application& expected,
     std::memcpy(header.application.tag.data(), start.data() + tag_at, header.application.tag.size());
     header.application.version = get<std::uint32_t>(start, application_version_at);
     if (header.application.tag != expected.tag) {
-        throw UnsupportedFormat("'" + path + "' holds data of '" + printable(start.subspan(tag_at, expected.tag.size())) +
-                                "', expected '" + printable(std::as_bytes(std::span(expected.tag))) +
+        throw UnsupportedFormat("'" + path + "' holds data of '" +
+                                printable(start.subspan(tag_at, expected.tag.size())) + "', expected '" + printable(std::as_bytes(std::span(expected.tag))) +
                                 "'; is it the folder of another kind of store?");
     }
     if (header.application.version > expected.version) {

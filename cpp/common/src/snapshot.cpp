@@ -200,8 +200,8 @@ void Snapshot::read_table(Bytes table, std::uint64_t count) {
                           what);
     };
     if (count > section_count_max || count > table.size() / entry_bytes) {
-        throw wrong(0, "must be one of at most " + std::to_string(section_count_max) + " that fit into the table, there "
-                       "are said to be " + std::to_string(count));
+        throw wrong(0, "must be one of at most " + std::to_string(section_count_max) +
+                           " that fit into the table, there are said to be " + std::to_string(count));
     }
     std::uint64_t begin = file_header_bytes;
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -214,7 +214,8 @@ void Snapshot::read_table(Bytes table, std::uint64_t count) {
         SectionInfo section{{}, get<std::uint64_t>(table, entry_offset_at), get<std::uint64_t>(table, entry_size_at),
                             get<std::uint32_t>(table, entry_checksum_at)};
         section.name.assign(reinterpret_cast<const char*>(table.data()) + entry_bytes, name_bytes);
-        if (section.offset != begin || section.offset > table_offset_ || section.bytes > table_offset_ - section.offset) {
+        if (section.offset != begin || section.offset > table_offset_ ||
+            section.bytes > table_offset_ - section.offset) {
             throw wrong(i, "must lie at offset " + std::to_string(begin) + " and end before offset " +
                                std::to_string(table_offset_) + ", got " + std::to_string(section.bytes) +
                                " bytes at offset " + std::to_string(section.offset));
@@ -234,7 +235,8 @@ void Snapshot::read_table(Bytes table, std::uint64_t count) {
     for (std::size_t i = 0; i < by_name_.size(); ++i) {
         by_name_[i] = static_cast<std::uint32_t>(i);
     }
-    std::sort(by_name_.begin(), by_name_.end(), [this](auto a, auto b) { return sections_[a].name < sections_[b].name; });
+    std::sort(by_name_.begin(), by_name_.end(),
+              [this](auto a, auto b) { return sections_[a].name < sections_[b].name; });
     for (std::size_t i = 1; i < by_name_.size(); ++i) {
         if (sections_[by_name_[i - 1]].name == sections_[by_name_[i]].name) {
             throw wrong(by_name_[i], "must have a name of its own");
@@ -243,8 +245,9 @@ void Snapshot::read_table(Bytes table, std::uint64_t count) {
 }
 
 const SectionInfo* Snapshot::find(std::string_view name) const noexcept {
-    const auto place = std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                                        [this](auto index, std::string_view key) { return sections_[index].name < key; });
+    const auto place =
+        std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                         [this](auto index, std::string_view key) { return sections_[index].name < key; });
     return place != by_name_.end() && sections_[*place].name == name ? &sections_[*place] : nullptr;
 }
 

@@ -268,7 +268,8 @@ CheckpointResult Store::checkpoint(std::uint64_t covered, const std::function<vo
         replace_file(files_, join_path(directory_, manifest_file_name), encode_manifest(application_, next));
     } catch (const Error& error) {
         // Which manifest counts after a crash is open; both find their files as long as nothing is removed.
-        failed_ = "there can be no more checkpoints in '" + directory_ + "', open it again; the reason: " + error.what();
+        failed_ = "there can be no more checkpoints in '" + directory_ + "', open it again; the reason: " +
+                  error.what();
         if (read_manifest(files_, directory_, application_) == manifest_) {
             failed_.clear();  // it did not come to the renaming
         }

@@ -20,7 +20,9 @@ class LogTest : public ::testing::Test {
 protected:
     LogTest() { files_.create_directories("log"); }
 
-    std::unique_ptr<Log> create(const LogOptions& options = {}) { return Log::create(files_, "log", identity, options); }
+    std::unique_ptr<Log> create(const LogOptions& options = {}) {
+        return Log::create(files_, "log", identity, options);
+    }
 
     std::unique_ptr<Log> open(FileSystem& files, Records* records = nullptr, std::uint64_t from = 1,
                               const LogOptions& options = {}) {
@@ -361,7 +363,8 @@ TEST_F(LogTest, AFailedSyncIsFinal) {
     files_.fail_sync_at(files_.syncs());
     EXPECT_THROW(log->commit(as_bytes("two")), IoError);
     for (int turn = 0; turn < 2; ++turn) {
-        expect_error<IoError>([&] { log->commit(as_bytes("three")); }, {"'log' cannot be used any more", "the reason: "});
+        expect_error<IoError>([&] { log->commit(as_bytes("three")); },
+                              {"'log' cannot be used any more", "the reason: "});
         EXPECT_THROW(log->sync(2), IoError);
     }
     log->sync(1);  // that one is durable

@@ -125,7 +125,7 @@ TEST(LogThreadsAndFaults, ACrashKeepsWhatWasAcknowledged) {
                             acknowledged.emplace(sequence, text);
                         }
                         ADD_FAILURE() << "no crash";
-                    } catch (const testing::SimulatedCrash&) {  // the thread that was in the operation, and those after it
+                    } catch (const testing::SimulatedCrash&) {  // the thread that was in it, and those after it
                     } catch (const IoError&) {                  // those that waited for it
                     }
                 });

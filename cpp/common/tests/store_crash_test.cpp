@@ -4,7 +4,7 @@
 // them make, where n is at least the number of those that were acknowledged.
 #include <gtest/gtest.h>
 
-#include <optional>
+#include <cstdlib>
 #include <random>
 #include <sstream>
 
@@ -180,9 +180,15 @@ protected:
     }
 };
 
+// More of them for a night: SAGE_TEST_CRASH_SCRIPTS=1000.
+std::uint64_t script_count() {
+    const char* wanted = std::getenv("SAGE_TEST_CRASH_SCRIPTS");
+    return wanted == nullptr ? 4 : std::stoull(wanted);
+}
+
 INSTANTIATE_TEST_SUITE_P(Scripts, StoreCrash,
                          ::testing::Combine(::testing::Values(SyncPolicy::group, SyncPolicy::each, SyncPolicy::none),
-                                            ::testing::Range<std::uint64_t>(0, 4)));
+                                            ::testing::Range<std::uint64_t>(0, script_count())));
 
 TEST_P(StoreCrash, AtEveryOperationKeepsWhatWasAcknowledged) {
     std::uint64_t crash = 0;
@@ -273,7 +279,7 @@ TEST_P(StoreCrash, EveryFailedSyncIsSurvived) {
         }
         for (std::uint64_t seed = 0; seed < 6; ++seed) {
             Reference mine = reference;
-            expect_consistent(*files.after_crash(seed), options_, mine, place(script_, failing, seed) + ", failed sync");
+            expect_consistent(*files.after_crash(seed), options_, mine, place(script_, failing, seed) + ", failed");
             ASSERT_FALSE(HasFatalFailure());
         }
         // The same machine goes on: what it believes to be on the disk may not be there.
@@ -283,7 +289,7 @@ TEST_P(StoreCrash, EveryFailedSyncIsSurvived) {
         work(*disk, random, 5, options_, reference);
         for (std::uint64_t seed = 0; seed < 6; ++seed) {
             Reference mine = reference;
-            expect_consistent(*disk->after_crash(seed), options_, mine, place(script_, failing, seed) + ", and crashed");
+            expect_consistent(*disk->after_crash(seed), options_, mine, place(script_, failing, seed) + ", crashed");
             ASSERT_FALSE(HasFatalFailure());
         }
     }

@@ -100,8 +100,8 @@ TEST_F(StoreTest, AFailedCheckpointChangesNothing) {
     EXPECT_THROW(store->checkpoint(2, [](SnapshotWriter&) { throw std::out_of_range("mine"); }), std::out_of_range);
     EXPECT_EQ(read(), "ab");
     files_.set_capacity(2000);
-    EXPECT_THROW(store->checkpoint(2, [](SnapshotWriter& writer) { writer.add_section("x", std::vector<std::byte>(9000)); }),
-                 IoError);
+    const auto large = [](SnapshotWriter& writer) { writer.add_section("x", std::vector<std::byte>(9000)); };
+    EXPECT_THROW(store->checkpoint(2, large), IoError);
     EXPECT_EQ(read(), "ab");
     files_.set_capacity(1000000);
     append(*store, text, 'c');
@@ -159,7 +159,8 @@ TEST_F(StoreTest, MixedFilesAreDamage) {
         Text found;
         static_cast<void>(open(*disk, "dir/store", found));
     };
-    expect_error<Corruption>([&] { open_mixed("snapshot-00000000000000000001.sagesnap"); }, {"not the snapshot that the manifest names"});
+    expect_error<Corruption>([&] { open_mixed("snapshot-00000000000000000001.sagesnap"); },
+                             {"not the snapshot that the manifest names"});
     expect_error<Corruption>([&] { open_mixed("log-00000000000000000002.sagelog"); }, {"belongs to another store"});
     expect_error<Corruption>([&] { open_mixed("MANIFEST"); }, {"dir/store"});
 }
@@ -249,7 +250,8 @@ TEST_F(StoreTest, AForkedChildIsRefusedAndDoesNotKeepTheLock) {
     auto store = open(system_files(), directory, text);
     append(*store, text, 'a');
     Log& log = store->log();
-    const std::string part = "was opened by process " + std::to_string(getpid()) + " and cannot be used in its forked child";
+    const std::string part =
+        "was opened by process " + std::to_string(getpid()) + " and cannot be used in its forked child";
     EXPECT_EQ(in_child([&] {
                   bool refused = is_refused([&] { static_cast<void>(store->log()); }, part);
                   refused = refused && is_refused([&] { log.append(as_bytes("x")); }, part);

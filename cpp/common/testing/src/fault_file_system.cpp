@@ -48,6 +48,13 @@ void apply_change(Content& content, const Change& change) {
 
 bool chance(std::mt19937_64& random, unsigned percent) { return random() % 100 < percent; }
 
+// The bytes from `begin` to `end` of a write, as a write.
+Change piece(const Change& change, std::size_t begin, std::size_t end) {
+    const auto first = change.bytes.begin();
+    return {Change::Kind::write, change.offset + begin,
+            Content(first + static_cast<std::ptrdiff_t>(begin), first + static_cast<std::ptrdiff_t>(end))};
+}
+
 // Some of a write's bytes arrive: by sectors, a sector now and then torn at a byte or filled with rubbish.
 void apply_partly(Content& content, const Change& change, std::mt19937_64& random) {
     const std::size_t size = change.bytes.size();
@@ -56,17 +63,13 @@ void apply_partly(Content& content, const Change& change, std::mt19937_64& rando
         const std::size_t end = std::min(size, begin + sector_bytes - place % sector_bytes);
         const auto fate = random() % 8;
         if (fate < 3) {  // all of it
-            apply_change(content, {Change::Kind::write, place, Content(change.bytes.begin() + static_cast<std::ptrdiff_t>(begin),
-                                                                 change.bytes.begin() + static_cast<std::ptrdiff_t>(end))});
+            apply_change(content, piece(change, begin, end));
         } else if (fate < 5) {  // torn
             const std::size_t middle = begin + random() % (end - begin + 1);
             const bool front = chance(random, 70);
             const std::size_t from = front ? begin : middle;
             const std::size_t to = front ? middle : end;
-            apply_change(content,
-                  {Change::Kind::write, change.offset + from,
-                   Content(change.bytes.begin() + static_cast<std::ptrdiff_t>(from),
-                           change.bytes.begin() + static_cast<std::ptrdiff_t>(to))});
+            apply_change(content, piece(change, from, to));
         } else if (fate == 5 && chance(random, 30)) {
             Content rubbish(end - begin);
             for (std::byte& byte : rubbish) {
@@ -208,9 +211,9 @@ public:
         const std::lock_guard<std::mutex> guard(state_->mutex);
         state_->require_running();
         const Content& content = node_->seen;
-        const std::size_t count = offset >= content.size() ? 0 : std::min<std::size_t>(out.size(), content.size() - offset);
-        std::copy_n(content.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(offset, content.size())), count,
-                    out.begin());
+        const std::size_t begin = std::min<std::size_t>(offset, content.size());
+        const std::size_t count = std::min(out.size(), content.size() - begin);
+        std::copy_n(content.begin() + static_cast<std::ptrdiff_t>(begin), count, out.begin());
         return count;
     }
 
@@ -233,7 +236,8 @@ private:
         const bool crash = state_->begin(path());
         Change change{Change::Kind::write, offset, Content(bytes.begin(), bytes.end())};
         const std::uint64_t limit = room();
-        const bool full = state_->capacity != never && offset + bytes.size() > std::max<std::uint64_t>(limit, node_->seen.size());
+        const std::uint64_t end_max = std::max<std::uint64_t>(limit, node_->seen.size());
+        const bool full = state_->capacity != never && offset + bytes.size() > end_max;
         if (full) {
             change.bytes.resize(limit > offset ? limit - offset : 0);
         }

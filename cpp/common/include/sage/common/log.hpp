@@ -45,7 +45,7 @@ struct LogOptions {
     SyncPolicy policy = SyncPolicy::group;
     // How long the thread that syncs for a group may wait for more appends first. It waits only while as many came as
     // last time: a thread alone never waits.
-    std::chrono::microseconds group_delay_max{0};
+    std::chrono::microseconds group_delay_max{100};
     // A segment is closed and the next one begun when a record would make it longer (a record alone may).
     std::uint64_t segment_bytes_max = std::uint64_t{64} << 20;
     std::uint64_t record_bytes_max = std::uint64_t{256} << 20;

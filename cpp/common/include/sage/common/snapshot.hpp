@@ -4,8 +4,8 @@
 // - A snapshot appears under its name in one step, whole and durable, at SnapshotWriter::commit(); before that it is
 //   `<path>.tmp`. A crash leaves the old file or the new one.
 // - A section starts at a multiple of 64 bytes of the file and of the memory it is mapped to.
-// - Opening looks at the header and the table of sections; Snapshot::verify() at every byte. Damage is a Corruption that
-//   names file and section.
+// - Opening looks at the header and the table of sections; Snapshot::verify() at every byte. Damage is a Corruption
+//   that names file and section.
 // - Sections are views of the mapped file, valid as long as the Snapshot. Nobody changes or cuts a snapshot's file.
 // docs/reference/storage-format.md has the bytes.
 #pragma once
