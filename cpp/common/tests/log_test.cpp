@@ -379,6 +379,28 @@ TEST_F(LogTest, AFailedSyncIsFinal) {
     }
 }
 
+TEST_F(LogTest, AKillDuringANewSegmentLosesNothingLater) {
+    for (std::uint64_t crash = 0, crashed = 1; crashed != 0; ++crash) {
+        testing::FaultFileSystem files;
+        files.create_directories("log");
+        const auto log = Log::create(files, "log", identity, {});
+        log->commit(as_bytes("one"));
+        files.crash_at(files.operations() + crash);
+        crashed = 0;
+        try {
+            log->roll();
+        } catch (const testing::SimulatedCrash&) {
+            crashed = 1;
+        }
+        const auto disk = files.after_kill();
+        const auto again = open(*disk);
+        again->commit(as_bytes("two"));
+        for (std::uint64_t seed = 0; seed < 20; ++seed) {
+            ASSERT_EQ(read(*disk->after_crash(seed)).size(), 2U) << crash << " " << seed;
+        }
+    }
+}
+
 TEST_F(LogTest, AReadOnlyDiskCanBeReadOnly) {
     create()->commit(as_bytes("one"));
     files_.set_read_only(true);

@@ -81,6 +81,28 @@ TEST_P(LogThreads, KeepAllAcknowledgedRecordsInOrder) {
     EXPECT_EQ(read(system_files(), temporary.path()), written.acknowledged);
 }
 
+TEST(LogThreadsAndFaults, ASyncCoversWhatWasThereWhenItBegan) {
+    testing::FaultFileSystem files;
+    files.create_directories("log");
+    const auto log = Log::create(files, "log", identity, {});
+    log->append(as_bytes("before"));
+    bool appended = false;
+    files.set_sync_hook([&] {
+        if (!appended) {
+            appended = true;
+            std::jthread([&] { EXPECT_EQ(log->append(as_bytes("meanwhile")), 2U); }).join();
+        }
+    });
+    log->sync(1);
+    ASSERT_TRUE(appended);
+    EXPECT_EQ(log->durable_sequence(), 1U);
+    log->sync(2);
+    EXPECT_EQ(log->sync_count(), 2U);
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        EXPECT_EQ(read(*files.after_crash(seed), "log").size(), 2U);
+    }
+}
+
 TEST(LogThreadsAndFaults, AFailedSyncIsToldToEverybodyThatWaits) {
     for (std::uint64_t failing = 0; failing < 12; ++failing) {
         testing::FaultFileSystem files;

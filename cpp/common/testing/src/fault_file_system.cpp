@@ -92,11 +92,13 @@ struct FaultFileSystem::Node {
         apply_change(seen, change);
         unsynced.push_back(std::move(change));
     }
-    void sync() {
-        for (const Change& change : unsynced) {
-            apply_change(durable, change);
+    // The first `count` changes; a write during a sync belongs to the next one.
+    void sync(std::size_t count) {
+        const auto end = unsynced.begin() + static_cast<std::ptrdiff_t>(std::min(count, unsynced.size()));
+        for (auto change = unsynced.begin(); change != end; ++change) {
+            apply_change(durable, *change);
         }
-        unsynced.clear();
+        unsynced.erase(unsynced.begin(), end);
     }
     // The pages pass for written: nobody writes them any more.
     void lose() { unsynced.clear(); }
@@ -153,6 +155,7 @@ struct FaultFileSystem::State {
     std::uint64_t failing_sync = never;
     std::uint64_t capacity = never;
     bool read_only = false;
+    std::function<void()> sync_hook;
 
     void require_running() const {
         if (crashed) {
@@ -272,13 +275,19 @@ private:
     }
 
     void do_sync() override {
-        const std::lock_guard<std::mutex> guard(state_->mutex);
+        std::unique_lock<std::mutex> held(state_->mutex);
         state_->begin_whole(path());
         if (state_->syncs++ == state_->failing_sync) {
             node_->lose();
             fail("sync", EIO);
         }
-        node_->sync();
+        const std::size_t count = node_->unsynced.size();
+        if (const std::function<void()> hook = state_->sync_hook) {
+            held.unlock();
+            hook();
+            held.lock();
+        }
+        node_->sync(count);
     }
 
     std::shared_ptr<State> state_;
@@ -331,6 +340,11 @@ void FaultFileSystem::fail_sync_at(std::uint64_t sync) {
 std::uint64_t FaultFileSystem::syncs() const {
     const std::lock_guard<std::mutex> guard(state_->mutex);
     return state_->syncs;
+}
+
+void FaultFileSystem::set_sync_hook(std::function<void()> hook) {
+    const std::lock_guard<std::mutex> guard(state_->mutex);
+    state_->sync_hook = std::move(hook);
 }
 
 void FaultFileSystem::set_capacity(std::uint64_t bytes) {

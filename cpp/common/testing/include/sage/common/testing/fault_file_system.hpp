@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -47,6 +48,8 @@ public:
     // The sync of this number among all syncs of files and folders fails; syncs() counts them.
     void fail_sync_at(std::uint64_t sync);
     [[nodiscard]] std::uint64_t syncs() const;
+    // Called in every sync of a file between its begin and its end: what is written there is not covered by it.
+    void set_sync_hook(std::function<void()> hook);
     void set_capacity(std::uint64_t bytes);  // of all files together
     void set_read_only(bool read_only);
 
