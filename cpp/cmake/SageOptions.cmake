@@ -1,6 +1,7 @@
 # The switches of the native build.
 option(SAGE_BUILD_TESTS "Build the C++ tests (needs GoogleTest)" ${PROJECT_IS_TOP_LEVEL})
 option(SAGE_BUILD_PYTHON "Build the Python extension modules (needs pybind11)" OFF)
+option(SAGE_BUILD_FUZZ "Build the fuzzers of the parsers (needs Clang with libFuzzer)" OFF)
 option(SAGE_WARNINGS_AS_ERRORS "Treat compiler warnings in our own targets as errors" ON)
 set(SAGE_SANITIZE "" CACHE STRING "Sanitizers, comma separated: address, undefined, thread")
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 namespace sage {
 
@@ -19,6 +20,34 @@ public:
 
 // Something that was asked for by name or id does not exist.
 class NotFound : public Error {
+public:
+    using Error::Error;
+};
+
+// The operating system refused an operation on a file. code() is its errno.
+class IoError : public Error {
+public:
+    IoError(const std::string& message, int code) : Error(message), code_(code) {}
+    [[nodiscard]] int code() const noexcept { return code_; }
+
+private:
+    int code_;
+};
+
+// A file of ours whose content was damaged. what() names the file, the offset and what was expected there.
+class Corruption : public Error {
+public:
+    using Error::Error;
+};
+
+// A file that is none of ours, belongs to something else, or was written by a newer version.
+class UnsupportedFormat : public Error {
+public:
+    using Error::Error;
+};
+
+// A store that another process has open for writing, or that was opened before a fork.
+class StoreLocked : public Error {
 public:
     using Error::Error;
 };
