@@ -135,11 +135,12 @@ std::string unknown_field(const MetadataSnapshot& snapshot, std::string_view nam
     }
     std::sort(names.begin(), names.end());
     constexpr std::size_t shown = 5;
-    const bool near = !names.empty() && names[0].first <= std::max<std::size_t>(2, name.size() / 3);
+    const std::size_t far = std::max<std::size_t>(2, name.size() / 3);
+    const bool near = !names.empty() && names[0].first <= far;
     std::string text = "unknown metadata field '" + std::string(name) + "'";
     text += names.empty() ? "; no row has any metadata yet" : near ? "; did you mean" : "; there are";
     for (std::size_t i = 0; i < std::min(shown, names.size()); ++i) {
-        if (near && names[i].first > names[0].first + 1) {
+        if (near && names[i].first > std::min(far, names[0].first + 1)) {
             break;
         }
         text += (i > 0 ? ", '" : " '") + names[i].second + "'";

@@ -216,7 +216,7 @@ TEST(Filter, SaysWhatIsWrong) {
     refused(field("yaer") == std::int64_t{1}, "unknown metadata field 'yaer'; did you mean 'year'?");
     refused(field("Lang").exists(), "unknown metadata field 'Lang'; did you mean 'lang'?");
     refused(field("publisher").exists(),
-            "unknown metadata field 'publisher'; there are 'year', 'lang', 'tags', 'at', 'on'");
+            "unknown metadata field 'publisher'; there are 'lang', 'tags', 'year', 'at', 'on'");
     refused(field("year") == std::string("1"), "'year' holds int values and cannot be compared with string '1'");
     refused(field("year") == true, "'year' holds int values and cannot be compared with bool true");
     refused(field("at") >= std::int64_t{3}, "'at' holds time values and cannot be compared with int 3");

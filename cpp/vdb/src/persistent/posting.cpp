@@ -25,7 +25,8 @@ void chunk_insert(Posting::Chunk& chunk, std::uint16_t place) {
         for (const std::uint16_t old : chunk.places) {
             chunk.bitmap[old / 64U] |= std::uint64_t{1} << (old % 64U);
         }
-        chunk.places = {};
+        // Not "= {}", which keeps the memory.
+        chunk.places = std::vector<std::uint16_t>();
     }
     if (!chunk.bitmap.empty()) {
         chunk.bitmap[place / 64U] |= std::uint64_t{1} << (place % 64U);
@@ -49,7 +50,7 @@ void chunk_erase(Posting::Chunk& chunk, std::uint16_t place) {
             chunk.places.push_back(static_cast<std::uint16_t>(word * 64 + static_cast<std::size_t>(std::countr_zero(left))));
         }
     }
-    chunk.bitmap = {};
+    chunk.bitmap = std::vector<std::uint64_t>();
 }
 
 std::uint16_t high(Slot slot) noexcept { return static_cast<std::uint16_t>(slot >> 16U); }
