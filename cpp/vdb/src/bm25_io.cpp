@@ -77,8 +77,14 @@ void read_term(Reader& in, Bm25State& state, std::vector<Loaded>& documents, std
     auto document = documents.begin();
     for (std::size_t i = 0; i < count; ++i) {
         const Slot slot = slots.read(in);
-        document = std::lower_bound(document, documents.end(), slot,
-                                    [](const Loaded& entry, Slot wanted) { return entry.slot < wanted; });
+        // The next one is near: steps that double, then the middle of the last one.
+        std::ptrdiff_t step = 1;
+        while (documents.end() - document > step && document[step].slot < slot) {
+            document += step;
+            step *= 2;
+        }
+        document = std::lower_bound(document, documents.end() - document > step ? document + step + 1 : documents.end(),
+                                    slot, [](const Loaded& entry, Slot wanted) { return entry.slot < wanted; });
         in.require(document != documents.end() && document->slot == slot, "a term is in an unknown document");
         const std::uint64_t repeated = in.varint(document->missing);
         in.require(repeated > 0, "a term is in a document no time");
