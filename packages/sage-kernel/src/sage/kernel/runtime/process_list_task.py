@@ -99,7 +99,7 @@ class ProcessListTask(ProcessTask):
         """Seconds until the open list has to go; None without one, and where something else goes first."""
         with self._lock:
             due_ns, in_flight = self._due_ns, self._in_flight
-            if due_ns is None or self._waiting or len(in_flight) >= self._window:
+            if due_ns is None or self._waiting or not self._has_room:
                 return None
             if in_flight and in_flight[-1].alone:
                 return None
