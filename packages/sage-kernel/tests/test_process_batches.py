@@ -202,12 +202,20 @@ def _kill_at(*bad: int) -> Any:
 
 
 @pytest.mark.parametrize("on_error", [OnError.DEAD_LETTER, OnError.FAIL])
-def test_a_process_that_dies_of_a_row_takes_no_other_row_with_it(on_error: OnError, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "shared"), [(1, False), (8, False), (8, True)])
+def test_a_process_that_dies_of_a_row_takes_no_other_row_with_it(
+    on_error: OnError, size: int, shared: bool, tmp_path: Path
+) -> None:
     env = environment(tmp_path)
     out: list[tuple[int, int]] = []
-    env.from_collection(range(40)).map(
-        _kill_at(13, 31), batch=Batching(size=8, max_wait_s=None), contract=contract(on_error=on_error), name="deadly"
-    ).sink(out.append)
+    # All of one item, so all have one origin.
+    stream = (env.from_collection([40]).flatmap(range) if shared else env.from_collection(range(40))).map(
+        _kill_at(13, 31),
+        batch=Batching(size=size, max_wait_s=None),
+        contract=contract(on_error=on_error),
+        name="deadly",
+    )
+    stream.flatmap(lambda pair: [pair], contract=PROCESS).sink(out.append)
     if on_error is OnError.FAIL:
         with pytest.raises(JobFailedError, match=r"operator 'deadly' lost its process 1 time\(s\) with one item"):
             env.submit()
@@ -216,11 +224,12 @@ def test_a_process_that_dies_of_a_row_takes_no_other_row_with_it(on_error: OnErr
     assert [number for number, _ in out] == [number for number in range(40) if number not in (13, 31)]
     # Those that shared a list with one of them were called for alone.
     assert {length for number, length in out if number // 8 in (1, 3)} == {1}
-    assert {length for number, length in out if number // 8 in (0, 2, 4)} == {8}
+    assert {length for number, length in out if number // 8 in (0, 2, 4)} == {size}
     assert [letter.item for letter in letters(tmp_path)] == ["13", "31"]
     assert all("was killed by SIGKILL" in letter.error for letter in letters(tmp_path))
-    counted = result.metrics.operators[1]
+    counted, behind = result.metrics.operators[1 + shared : 3 + shared]
     assert (counted.items_in, counted.items_out, counted.errors, counted.dead_letters) == (40, 38, 2, 2)
+    assert (behind.items_in, behind.items_out) == (38, 38)
 
 
 @pytest.mark.parametrize("max_wait_s", [None, 0.003])

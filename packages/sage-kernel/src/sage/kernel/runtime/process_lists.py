@@ -94,9 +94,11 @@ class ListWorker(ProcessWorker):
         self._chain.run_batch(rows, 0, self._chain.code(timed=timed, origins_in=mine is not None, counted=True))
         self._result_starts = self._starts
 
-    def _work_single(self, value: Any, key: Hashable, origin: int | None) -> None:
+    def _run_single(self, value: Any, key: Hashable, origin: int | None) -> None:
         self._rows_of_results, self._result_starts = [0], [0]
-        super()._work_single(value, key, origin)
+        self._operators[0].items_in += 1
+        for result, result_key, _ in self._single_chain.call_list(0, Gathered([value], [key], [0], 0)):
+            self._single_chain.process(1, result, result_key, origin, fresh=True)
 
     def _row_starts(self, rows: int) -> list[int] | None:
         if not rows:

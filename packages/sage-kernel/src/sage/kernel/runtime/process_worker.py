@@ -335,8 +335,11 @@ class ProcessWorker:
         self._inputs, self._input_keys = [value], [key] if self._order.keys_in else None
         self._starts[:] = [0]
         start = self._now()
-        self._single_chain.process(0, value, key, origin, fresh=True)
+        self._run_single(value, key, origin)
         self._answer(1, self._now() - start, special=True, alone=True)
+
+    def _run_single(self, value: Any, key: Hashable, origin: int | None) -> None:
+        self._single_chain.process(0, value, key, origin, fresh=True)
 
     # -- answers
 
