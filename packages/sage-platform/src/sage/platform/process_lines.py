@@ -214,6 +214,16 @@ def add_link(process: WorkerProcess) -> Link:
 
     Raises:
         LinkClosedError: the process has ended.
+
+    Example:
+        >>> pool = ProcessPool()
+        >>> process = pool.acquire()
+        >>> link = add_link(process)
+        >>> process.begin("sage.platform.process_lines:append_pids", None)
+        >>> _ = link.send([])
+        >>> link.receive() == [process.pid]
+        True
+        >>> link.close(); pool.release(process); pool.shutdown()
     """
     to_read, to_write = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     arenas = create_arena_file(), create_arena_file()
