@@ -377,12 +377,7 @@ def _batched(op: Op, failing: Callable[[Any], None], awaits: bool, sleep: bool) 
 
 
 def _batched_facts(op: Op, common: dict[str, Any]) -> dict[str, Any]:
-    """On processes there are no batched functions: there it stays on a thread."""
-    contract: Contract = common["contract"]
-    if contract.execution is Execution.PROCESS:
-        contract = replace(contract, execution=Execution.AUTO)
-    batching = Batching(size=1 + op.tag % 6, max_wait_s=[None, 0.0, 0.002][op.tag % 3])
-    return {**common, "contract": contract, "batch": batching}
+    return {**common, "batch": Batching(size=1 + op.tag % 6, max_wait_s=[None, 0.0, 0.002][op.tag % 3])}
 
 
 def _pair(left: Any, right: Any) -> Any:

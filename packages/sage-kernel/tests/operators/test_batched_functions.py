@@ -22,7 +22,6 @@ from sage.kernel.api import (
     Contract,
     DeadLettersError,
     ErrorPolicy,
-    Execution,
     IOSpec,
     JobFailedError,
     JobState,
@@ -92,7 +91,9 @@ def test_between_operators_of_each_kind(execution: ExecutionKind) -> None:
     env = LocalEnvironment("between", {"watchdog_s": 10})
     contract = execution.contract(concurrency=3)
     stream = env.from_collection(range(300)).map(execution.operator(lambda n: n), contract=contract, parallelism=2)
-    lists = stream.map(lambda some: [(number, len(some)) for number in some], batch=Batching(size=8, max_wait_s=0.001))
+    batching = Batching(size=8, max_wait_s=0.001)
+    call = execution.operator(lambda some: [(number, len(some)) for number in some])
+    lists = stream.map(call, batch=batching, contract=contract)
     found = lists.map(execution.operator(lambda pair: pair[0]), contract=contract).collect()
     assert Counter(found) == Counter(range(300))
 
@@ -360,14 +361,6 @@ def test_a_source_that_is_quiet_is_no_standstill(form: Any, tmp_path: Path) -> N
     assert out == [1, 2]
 
 
-def test_cpu_bound_says_why_it_stays_on_a_thread() -> None:
-    env = LocalEnvironment("plan")
-    contract = Contract(cpu_bound=True, io=IOSpec(batching=Batching()))
-    env.from_collection([1]).map(lambda some: some, contract=contract, name="heavy").sink(print)
-    plan = env.compile()
-    assert any("gathers its lists in this process" in note.text for note in plan.notes if note.subject == "heavy")
-
-
 def test_types_are_those_of_the_items() -> None:
     def lengths(texts: list[str]) -> list[int]:
         return [len(text) for text in texts]
@@ -392,7 +385,6 @@ def test_types_are_those_of_the_items() -> None:
     [
         (lambda s: s.map(list, batch=3), r"batch= takes a Batching\(size=..., max_wait_s=...\), got 3 \(.*\.py"),
         (lambda s: s.filter(list, contract=ON_LISTS).collect(), "only the function of a map can be batched"),
-        (lambda s: s.map(list, contract=IN_PROCESS).collect(), r"a batched function runs on a thread or an event loop"),
         (lambda s: s.map(list, batch=Batching()).side_output("x").collect(), "a batched function has no side outputs"),
     ],
 )
@@ -402,7 +394,6 @@ def test_bad_arguments_are_refused(declare: Callable[[Any], Any], message: str) 
 
 
 ON_LISTS = Contract(io=IOSpec(batching=Batching()))
-IN_PROCESS = Contract(execution=Execution.PROCESS, io=IOSpec(batching=Batching()))
 
 
 @pytest.mark.parametrize("facts", [{"size": 0}, {"size": 1.5}, {"size": True}, {"max_wait_s": -1}, {"max_wait_s": "1"}])

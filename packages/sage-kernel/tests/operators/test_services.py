@@ -408,18 +408,6 @@ def test_a_contract_that_names_it_is_checked_when_the_pipeline_is_compiled() -> 
         Contract(services="model")  # type: ignore[arg-type]
 
 
-def test_processes_cannot_call() -> None:
-    env = LocalEnvironment("process")
-    env.register_service("s", double)
-    declared = Contract(execution=Execution.PROCESS, services=("s",))
-    with pytest.raises(PipelineError, match="an operator in a process cannot call services"):
-        env.from_collection([1]).map(Ask, contract=declared).collect()
-    heavy = env.from_collection([1]).map(Ask, contract=Contract(cpu_bound=True, services=("s",)))
-    assert heavy.collect() == [2]
-    with pytest.raises(DeadLettersError, match="not in processes"):
-        env.from_collection([1]).map(Ask, contract=Contract(execution=Execution.PROCESS)).collect()
-
-
 def test_a_call_that_waits_is_refused_in_an_async_operator() -> None:
     class Wrong(MapFunction[Any, Any]):
         async def execute(self, item: Any) -> Any:

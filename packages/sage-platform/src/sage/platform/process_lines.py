@@ -7,6 +7,7 @@ the line has pipes and arenas of its own, one pair per step, which the parent ma
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from .process_links import Link
 from .process_server import take_descriptors
 from .processes import ProcessPool, WorkerProcess, widen
 
-__all__ = ["ProcessLine", "join_line"]
+__all__ = ["ProcessLine", "add_link", "join_line"]
 
 _EXIT_WAIT_S = 5.0
 
@@ -159,6 +160,16 @@ class ProcessLine:
             if answer[0] == kind:
                 return answer
 
+    def has_news(self, timeout_s: float) -> bool:
+        """Whether there is something to receive, or a process has ended; waits for it up to that long."""
+        descriptor, has_more = self.link.reading
+        if has_more:
+            return True
+        arrivals = select.poll()
+        for watched in (descriptor, *(process.end_fd for process in self.processes)):
+            arrivals.register(watched, select.POLLIN)
+        return bool(arrivals.poll(math.ceil(timeout_s * 1000)))
+
     # -- facts
 
     @property
@@ -198,9 +209,46 @@ class ProcessLine:
             self._pool.discard(process)
 
 
+def add_link(process: WorkerProcess) -> Link:
+    """One more link with a process, which takes its end by `join_line`. Whoever asked for it closes it.
+
+    Raises:
+        LinkClosedError: the process has ended.
+
+    Example:
+        >>> pool = ProcessPool()
+        >>> process = pool.acquire()
+        >>> link = add_link(process)
+        >>> process.begin("sage.platform.process_lines:append_pids", None)
+        >>> _ = link.send([])
+        >>> link.receive() == [process.pid]
+        True
+        >>> link.close(); pool.release(process); pool.shutdown()
+    """
+    to_read, to_write = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    arenas = create_arena_file(), create_arena_file()
+    given = to_write[0], to_read[1], *arenas
+    kept = to_read[0], to_write[1]
+    try:
+        for descriptor in (to_read[1], to_write[1]):
+            widen(descriptor)
+        process.hand_over(given)
+        # In the process the first arena is the one that it reads.
+        link = Link(*kept, Arena(arenas[1]), Arena(arenas[0]), drains=True, end_fds=[process.end_fd])
+    except BaseException:
+        for descriptor in kept:
+            os.close(descriptor)
+        raise
+    finally:
+        for descriptor in given:
+            os.close(descriptor)
+    process.more_links.append(link)
+    return link
+
+
 def join_line() -> Link:
     """In a process of a line with several: its ends of the two steps beside it, as one link that reads from the process
-    before it (or the parent) and writes to the one behind it.
+    before it (or the parent) and writes to the one behind it. Likewise its end of a link that was added.
 
     Raises:
         LinkClosedError: the parent is gone.

@@ -46,6 +46,7 @@ class WorkerProcess:
         pid: its process id.
         link: this end of the link.
         line_link: this process's end of the line that begins there, if one does; it is closed with the process.
+        more_links: this process's ends of links that were added; they belong to who has added them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class WorkerProcess:
         self.pid = pid
         self.link = link
         self.line_link: Link | None = None
+        self.more_links: list[Link] = []
         self._handing = handing
         self._status_fd = status_fd
         self._output = output
@@ -173,8 +175,9 @@ class WorkerProcess:
     def abandon(self) -> None:
         """After a fork, in the child: close what it has got of this process, which belongs to its parent."""
         self.link.abandon()
-        if self.line_link is not None:
-            self.line_link.abandon()
+        for link in (self.line_link, *self.more_links):
+            if link is not None:
+                link.abandon()
         self._handing.close()
         self._output.abandon()
         self._close_status()
@@ -238,6 +241,7 @@ class ProcessPool:
     def release(self, process: WorkerProcess) -> None:
         """Give back a process whose entry has returned."""
         process.forget_output()
+        process.more_links.clear()
         with self._lock:
             self._busy.discard(process)
             if len(self._idle) < _IDLE_MAX and self._server is not None:

@@ -66,8 +66,8 @@ def choose_execution(plan: Plan) -> Plan:
                 f"; resources.concurrency={concurrency} says nothing here, only async functions have several items in "
                 f"work at once: parallelism={concurrency} gives as many replicas"
             )
-        if chosen[operator.name] is Execution.PROCESS and _is_instance(operator):
-            why += "; the instance itself stays as it is, each process has a copy"
+        if chosen[operator.name] is Execution.PROCESS:
+            why += _told_of_process(operator)
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
     return replace(plan, execution=chosen).noted("execution", *lines)
 
@@ -95,10 +95,6 @@ def _told(measured: Measurement) -> str:
 def _cpu_bound(operator: BaseTransformation, found: str = "it is cpu_bound") -> tuple[Execution, str]:
     """A process where that is possible, else a thread, with the reason."""
     on_thread = f"{found} and runs on a thread, where pure-Python work shares one interpreter lock: "
-    if operator.contract.services:
-        return Execution.THREAD, on_thread + "it calls services, which are in this process"
-    if operator.contract.io.batching is not None:
-        return Execution.THREAD, on_thread + "a batched function gathers its lists in this process"
     if operator.kind is OperatorKind.SOURCE:
         return Execution.THREAD, on_thread + "sources stay in this process"
     if operator.kind is OperatorKind.SINK:
@@ -107,6 +103,18 @@ def _cpu_bound(operator: BaseTransformation, found: str = "it is cpu_bound") -> 
     if reason:
         return Execution.THREAD, on_thread + f"it cannot be sent to a process, {reason}"
     return Execution.PROCESS, f"{found}: pure-Python work shares no interpreter lock there"
+
+
+def _told_of_process(operator: BaseTransformation) -> str:
+    """What is different about an operator in a process."""
+    why = ""
+    if _is_instance(operator):
+        why += "; the instance itself stays as it is, each process has a copy"
+    if operator.contract.io.batching is not None:
+        why += "; its lists are gathered in this process, each goes there in one message"
+    if operator.contract.services:
+        why += "; the services that it calls are in this process, requests and answers are sent"
+    return why
 
 
 def _ends_sources(operator: BaseTransformation) -> bool:

@@ -152,6 +152,8 @@ def _obstacle(plan: Plan, operator: BaseTransformation, *, fusion: bool | None =
 
 def _lists_obstacle(plan: Plan, upstream: BaseTransformation, operator: BaseTransformation) -> str | None:
     """Why an operator that gathers lists, or one behind it, begins a task."""
+    if plan.execution[operator.name] is Execution.PROCESS and operator.contract.io.batching is not None:
+        return "its lists are gathered in front of its process"
     if plan.execution[operator.name] is Execution.ASYNC:
         if operator.contract.io.batching is not None:
             return "it gathers its items into lists, several of which are under way at once"

@@ -71,11 +71,6 @@ def _check_services(plan: Plan, operator: BaseTransformation) -> None:
         if name not in plan.graph.services:
             told = missing_service(f"operator {operator.name!r}", name, plan.graph.services)
             raise PipelineError(f"{told} {operator.where}")
-    if operator.contract.services and operator.contract.execution is Execution.PROCESS:
-        raise PipelineError(
-            f"an operator in a process cannot call services: leave execution AUTO, or call the service in a map before "
-            f"it {operator.where}"
-        )
 
 
 def _check_contract(operator: BaseTransformation) -> None:
@@ -88,11 +83,6 @@ def _check_contract(operator: BaseTransformation) -> None:
     if contract.io.batching is not None and operator.kind is not OperatorKind.MAP:
         raise PipelineError(
             f"only the function of a map can be batched: put batch(size) before the {operator.kind} {operator.where}"
-        )
-    if contract.io.batching is not None and contract.execution is Execution.PROCESS:
-        raise PipelineError(
-            f"a batched function runs on a thread or an event loop: to give lists to a process, put batch(size) before "
-            f"a map with execution PROCESS, and a flatmap behind it {operator.where}"
         )
     if contract.state.keyed and not operator.keyed_input:
         raise PipelineError(

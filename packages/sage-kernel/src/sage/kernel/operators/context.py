@@ -157,8 +157,7 @@ class OperatorContext:
     def _calls(self, name: str) -> ServiceCalls:
         if self._services is None:
             raise ContextError(
-                f"operator {self.name!r} cannot call the service {name!r}: services are there for operators on threads "
-                f"and event loops of a running job, not in processes"
+                f"operator {self.name!r} cannot call the service {name!r}: services are there in a running job"
             )
         return self._services
 

@@ -67,6 +67,8 @@ class ProcessOrder:
         first: position of its first operator in the chain of the task, which several processes may share.
         last: position behind its last operator there.
         size: operators of that chain.
+        calls: the job has services.
+        lists: the first operator is a batched function: each message holds one of its lists.
     """
 
     code: PackedCode
@@ -77,6 +79,8 @@ class ProcessOrder:
     first: int
     last: int
     size: int
+    calls: bool = False
+    lists: bool = False
 
     @property
     def is_alone(self) -> bool:

@@ -31,7 +31,8 @@ from .gathering_task import GatheringTask
 from .heap import HeldHeap
 from .job_master import JobMaster, JobState
 from .loop_tasks import create_loop_task
-from .placed_tasks import PlacedProcessTask, create_placed_task
+from .placed_tasks import create_placed_task
+from .process_list_task import ProcessListTask
 from .process_task import PROCESS_MODULES, ProcessTask
 from .result import JobResult
 from .services import ServiceHost
@@ -189,11 +190,15 @@ class JobHandle:
                 "orders": factory.orders(node),
                 "operators": [self._logical[name] for name in node.chain],
                 "pool": self._backend.process_pool(PROCESS_MODULES),
+                "services": self._services if self._logical.services else None,
             }
+            batching = self._logical[node.chain[0]].contract.io.batching
+            if batching is not None:
+                shared["batching"] = batching
         if looped is not None:
             return create_loop_task(parts, self._logical[node.chain[0]].kind, **shared, **looped)
-        if node.execution is Execution.PROCESS:
-            return ProcessTask(parts, **shared) if placed is None else PlacedProcessTask(parts, **shared, **placed)
+        if node.execution is Execution.PROCESS and placed is None:
+            return (ProcessListTask if "batching" in shared else ProcessTask)(parts, **shared)
         if placed is not None:
             return create_placed_task(parts, **shared, **placed)
         gathers = parts.inbox is not None and any(step.gather is not None for step in parts.steps)

@@ -39,8 +39,13 @@ class ListWork(ABC):
             self.work_off(index, gathered)
 
     def work_off(self, index: int, gathered: Gathered, error: Exception | None = None) -> None:
-        """Run a list of step `index` and what follows from it, with retries; then item by item, so that only those are
-        set aside that fail alone as well.
+        """Run a list of step `index` and what follows from it; see `call_list`."""
+        for value, key, origin in self.call_list(index, gathered, error):
+            self.process(index + 1, value, key, origin, fresh=True)
+
+    def call_list(self, index: int, gathered: Gathered, error: Exception | None = None) -> list[Row]:
+        """The outputs of a list of step `index`, with retries; then item by item, so that only those are set aside that
+        fail alone as well.
 
         Args:
             index: of the step that gathered them.
@@ -66,8 +71,7 @@ class ListWork(ABC):
             self._pause(pause)
             error = None
         step.counters.items_out += len(rows)
-        for value, key, origin in rows:
-            self.process(index + 1, value, key, origin, fresh=True)
+        return rows
 
     def _one_by_one(self, step: Step, gathered: Gathered, attempts: int, error: Exception) -> list[Row]:
         """The outputs of the items of a list whose calls have failed; those that fail again are set aside."""

@@ -17,6 +17,7 @@ from .edges import AsyncSender, OutputEdge, Sender
 from .gather import Gathered
 from .gathering_task import GatheringTask
 from .loops import LoopBook, LoopEnd, LoopEndedError
+from .process_list_task import ProcessListTask
 from .process_task import ProcessTask
 from .task import Activity, BatchLimit, Task, TaskParts
 from .thread_task import ThreadTask
@@ -224,10 +225,14 @@ class LoopProcessTask(ProcessTask):
         self._book.done(1)
 
 
+class LoopProcessListTask(LoopProcessTask, ProcessListTask):
+    """A task of a batched function in a process: rows in a list that is open are inside the loop."""
+
+
 def create_loop_task(parts: TaskParts, kind: OperatorKind, **facts: Any) -> Task:
     """The task of a place in a loop; `kind` is that of its first operator."""
     if parts.node.execution is Execution.PROCESS:
-        return LoopProcessTask(parts, **facts)
+        return (LoopProcessListTask if "batching" in facts else LoopProcessTask)(parts, **facts)
     gathers = any(step.gather is not None for step in parts.steps)
     if parts.node.execution is Execution.ASYNC:
         return (LoopAsyncListTask if gathers else LoopAsyncTask)(parts, **facts)

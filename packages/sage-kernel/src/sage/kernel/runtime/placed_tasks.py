@@ -18,6 +18,7 @@ from .gather import Gathered
 from .gathering_task import GatheringTask
 from .place_books import Nudge, PlaceBook, PlacedAsyncSender, PlacedSender
 from .places import Resequencer, Row, SequenceTracker, Stamp
+from .process_list_task import ProcessListTask
 from .process_task import ProcessTask
 from .remote_errors import ProcessDiedError
 from .steps import Interrupted
@@ -377,8 +378,14 @@ class PlacedProcessTask(ProcessTask):
             self._place_book.report()
 
 
+class PlacedProcessListTask(PlacedProcessTask, ProcessListTask):
+    """A task of a batched function in a process: rows in a list that is open are not through."""
+
+
 def create_placed_task(parts: TaskParts, **facts: Any) -> Task:
-    """The task of a place on a thread or an event loop."""
+    """The task of a place on a thread, on an event loop or in a process."""
+    if parts.node.execution is Execution.PROCESS:
+        return (PlacedProcessListTask if "batching" in facts else PlacedProcessTask)(parts, **facts)
     gathers = parts.inbox is not None and any(step.gather is not None for step in parts.steps)
     if parts.node.execution is Execution.ASYNC:
         return (PlacedAsyncListTask if gathers else PlacedAsyncTask)(parts, **facts)

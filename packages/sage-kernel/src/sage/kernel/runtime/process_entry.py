@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 from sage.common.errors import SageError
+from sage.kernel.operators.context import ServiceCalls
 from sage.kernel.operators.process_code import ProcessOrder
 from sage.platform.errors import LinkClosedError
 from sage.platform.process_lines import join_line
@@ -13,6 +15,8 @@ from sage.platform.process_links import Link, UnreadableMessageError
 
 from . import process_protocol as say
 from .process_book import mend_letters
+from .process_calls import NoServices, ServiceCaller
+from .process_lists import ListWorker
 from .process_protocol import Report
 from .process_rows import kept_outputs
 from .process_worker import ProcessWorker
@@ -152,20 +156,21 @@ def _compose(first: Sequence[int] | None, second: Sequence[int] | None, outputs:
 
 def run_worker(link: Link, order: ProcessOrder) -> None:
     """Entry of the process: set up, work, tear down; then the process is free for the next task."""
-    if order.is_alone:
-        failed, worker = _work(link, link, order)
-    else:
-        rows = join_line()
-        try:
-            failed, worker = _work(link, rows, order)
-        finally:
-            rows.close()
+    with ExitStack() as opened:
+        rows = link if order.is_alone else opened.enter_context(closing(join_line()))
+        services: ServiceCalls = NoServices()
+        if order.calls:
+            services = ServiceCaller(opened.enter_context(closing(join_line())))
+        failed, worker = _work(link, rows, order, services)
     link.send((say.ENDED, None if failed is None else portable_error(failed), worker.last_reports()))
 
 
-def _work(link: Link, rows: Link, order: ProcessOrder) -> tuple[BaseException | None, ProcessWorker]:
+def _work(
+    link: Link, rows: Link, order: ProcessOrder, services: ServiceCalls
+) -> tuple[BaseException | None, ProcessWorker]:
     """Work until the end; what tearing down has raised."""
-    worker = (_NextWorker if order.first else ProcessWorker)(link, rows, order)
+    kind = _NextWorker if order.first else ListWorker if order.lists else ProcessWorker
+    worker = kind(link, rows, order, services)
     is_ready = False
     try:
         try:

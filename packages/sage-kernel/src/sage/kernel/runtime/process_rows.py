@@ -12,7 +12,7 @@ from typing import Any
 from sage.kernel.graph import BaseTransformation
 from sage.kernel.operators import Function, FunctionFactory
 
-__all__ = ["Batch", "Counts", "is_instance", "kept_outputs", "rows_of", "undone"]
+__all__ = ["Batch", "Counts", "is_instance", "joined", "kept_outputs", "rows_of", "undone"]
 
 
 Counts = tuple[int, int, int, int, int]
@@ -49,6 +49,31 @@ class Batch:
             for index, value in enumerate(self.values)
             if index >= self.done
         ]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of which nothing is answered yet, as one.
+
+    Example:
+        >>> joined([Batch([1], None, 7), Batch([2, 3], None, [7, 8])])
+        Batch(values=[1, 2, 3], keys=None, origins=[7, 7, 8], done=0, alone=False, attempts=0)
+    """
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    origins: int | list[int] = first.origins
+    if any(batch.origins != origins or not isinstance(batch.origins, int) for batch in batches):
+        columns = [
+            [batch.origins] * len(batch.values) if isinstance(batch.origins, int) else batch.origins
+            for batch in batches
+        ]
+        origins = [origin for column in columns for origin in column]
+    return Batch(
+        [value for batch in batches for value in batch.values],
+        None if first.keys is None else [key for batch in batches for key in batch.keys or ()],
+        origins,
+        alone=first.alone,
+    )
 
 
 def rows_of(

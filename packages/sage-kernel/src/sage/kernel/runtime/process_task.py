@@ -34,6 +34,7 @@ from .process_protocol import Report
 from .process_rows import Batch
 from .remote_errors import PortableError, ProcessDiedError, TransportError
 from .salvage import salvage
+from .service_desk import DeskServices, ServedLine
 from .steps import Interrupted, StepFailed
 from .task import Activity, BatchLimit, TaskParts
 
@@ -62,6 +63,7 @@ class ProcessTask(LossyTask):
         orders: Sequence[ProcessOrder],
         operators: Sequence[BaseTransformation],
         pool: ProcessPool,
+        services: DeskServices | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(parts, operators=operators, **shared)
@@ -69,6 +71,7 @@ class ProcessTask(LossyTask):
         self._inbox: WindowChannel[Any] = parts.inbox
         self._orders = tuple(orders)
         self._pool = pool
+        self._services = services
         self._process: ProcessLine | None = None
         # One batch for each process to work on, and one on its way.
         self._window = len(self._orders) + 1
@@ -164,7 +167,7 @@ class ProcessTask(LossyTask):
         """Have a process set up; its answer, or those of the line. One that dies over it may have been ended by chance,
         or have been dead before: then another one is asked.
         """
-        process = self._process = ProcessLine(self._pool, len(self._orders))
+        process = self._process = self._new_line(tries)
         if self._signals.aborting.is_set():
             raise Interrupted
         try:
@@ -179,6 +182,17 @@ class ProcessTask(LossyTask):
         self._process = None
         process.discard()
         return self._begin(tries - 1)
+
+    def _new_line(self, tries: int) -> ProcessLine:
+        try:
+            if self._services is None:
+                return ProcessLine(self._pool, len(self._orders))
+            return ServedLine(self._pool, len(self._orders), self._services, self.id)
+        except LinkClosedError:
+            if tries == 1:
+                raise
+        # One of them has ended just before it was needed.
+        return self._new_line(tries - 1)
 
     def _end_process(self) -> None:
         """Have the operators torn down and give the process back.
@@ -317,10 +331,14 @@ class ProcessTask(LossyTask):
                 self._open_inputs -= 1
                 continue
             return self._take(packet)
+        self._finish(process)
+        return None
+
+    def _finish(self, process: ProcessLine) -> None:
+        """Nothing will come any more: say so once everything is answered."""
         if not self._in_flight and not self._finishing:
             self._finishing = True
             self._tell(process, say.FINISH)
-        return None
 
     def _take(self, packet: Packet) -> Batch:
         now = self._now()

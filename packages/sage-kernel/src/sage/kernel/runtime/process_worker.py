@@ -12,6 +12,7 @@ from sage.common.quantiles import QuantileSketch
 from sage.common.serialization import explain_unpicklable
 from sage.kernel.graph import OnError, OperatorError, OperatorKind
 from sage.kernel.operators import Function, OperatorContext
+from sage.kernel.operators.context import ServiceCalls
 from sage.kernel.operators.process_code import ProcessOrder
 from sage.kernel.telemetry import ReplicaCounters
 from sage.platform.errors import LinkClosedError
@@ -77,13 +78,15 @@ class ProcessWorker:
         link: to the task.
         rows: where rows come from and answers go: the same, but in a line of processes.
         order: what there is to do.
+        services: what its operators may call.
     """
 
     OUT_LIMIT = Task.OUT_LIMIT
 
-    def __init__(self, link: Link, rows: Link, order: ProcessOrder) -> None:
+    def __init__(self, link: Link, rows: Link, order: ProcessOrder, services: ServiceCalls) -> None:
         self._link = link
         self._rows = rows
+        self._services = services
         self._order = order
         self._now: Callable[[], int] = time.monotonic_ns
         node = order.node
@@ -111,28 +114,16 @@ class ProcessWorker:
         node = self._order.node
         operators = self._order.code.unpack()
         for position, operator in enumerate(operators):
-            made = create_operator(operator, node, self._operators[position], self._order.job)
+            made = create_operator(operator, node, self._operators[position], self._order.job, services=self._services)
             assert isinstance(made, Step)
             self._steps.append(made)
             if made.function is not None:
                 self._functions.append((position, made.function, made.context))
-        kinds = {step.kind for step in self._steps}
-        self._is_sink = self._steps[-1].kind is OperatorKind.SINK
-        # Where each row leaves each operator once, the counts follow from the number of rows.
-        self._derivable = not kinds & COUNTED_KINDS and not any(step.emit.value == "final" for step in self._steps)
-        self._grows = OperatorKind.FLATMAP in kinds
-        self._starts_noted = bool(kinds & COUNTED_KINDS)
         self._exploding = next(
             (index for index, step in enumerate(self._steps) if step.kind is OperatorKind.FLATMAP), len(self._steps)
         )
         self._keeps_state = any(map(keeps_state, operators))
-        self._may_be_plain = self._derivable and not self._starts_noted
-        self._chain = self._make_chain(self._steps)
-        traced = [replace(step, call=self._traced(index, step)) for index, step in enumerate(self._steps)]
-        self._single_chain = self._make_chain(traced)
-        self._single_chain.outputs = self._chain.outputs
-        self._letters.outputs = self._chain.outputs.values
-        self._plain_run = self._chain.code(timed=False, origins_in=False).run
+        self._make_chains(self._steps)
         for position, function, context in self._functions:
             name = node.chain[position]
             try:
@@ -141,6 +132,19 @@ class ProcessWorker:
             except Exception as error:  # the boundary to user code
                 raise OperatorError(f"setup of operator {name!r} failed: {type(error).__name__}: {error}") from error
             self._set_up.append((name, function))
+
+    def _make_chains(self, steps: Sequence[Step]) -> None:
+        """The chain that runs many rows, of these steps, and the one for a row alone, of all."""
+        kinds = {step.kind for step in steps}
+        # Where each row leaves each operator once, the counts follow from the number of rows.
+        self._derivable = not kinds & COUNTED_KINDS and not any(step.emit.value == "final" for step in steps)
+        self._starts_noted = bool(kinds & COUNTED_KINDS)
+        self._may_be_plain = self._derivable and not self._starts_noted
+        self._chain = self._make_chain(steps)
+        self._single_chain = self._make_chain([self._traced(index, step) for index, step in enumerate(self._steps)])
+        self._single_chain.outputs = self._chain.outputs
+        self._letters.outputs = self._chain.outputs.values
+        self._plain_run = self._chain.code(timed=False, origins_in=False).run
 
     def _make_chain(self, steps: Sequence[Step]) -> Chain:
         return Chain(
@@ -156,21 +160,25 @@ class ProcessWorker:
             seed=self._order.node.replica_index,
         )
 
-    def _traced(self, index: int, step: Step) -> Callable[..., Any]:
-        call, link = step.call, self._link
-        index += self._order.first
+    def _traced(self, index: int, step: Step) -> Step:
+        """The step, of which the task is told before each call."""
+        call = step.call
 
         def traced(value: Any) -> Any:
-            key = step.context.key if step.enter is not None else None
-            try:
-                link.send((say.ENTERING, index, (value, True), key))
-            except LinkClosedError:
-                raise
-            except Exception:  # whatever pickling raises
-                link.send((say.ENTERING, index, (None, False), key))
+            self._tell_entering(index, step, value)
             return call(value)
 
-        return traced
+        return replace(step, call=traced)
+
+    def _tell_entering(self, index: int, step: Step, value: Any) -> None:
+        index += self._order.first
+        key = step.context.key if step.enter is not None else None
+        try:
+            self._link.send((say.ENTERING, index, (value, True), key))
+        except LinkClosedError:
+            raise
+        except Exception:  # whatever pickling raises
+            self._link.send((say.ENTERING, index, (None, False), key))
 
     @property
     def facts(self) -> tuple[bool, int]:
@@ -327,8 +335,11 @@ class ProcessWorker:
         self._inputs, self._input_keys = [value], [key] if self._order.keys_in else None
         self._starts[:] = [0]
         start = self._now()
-        self._single_chain.process(0, value, key, origin, fresh=True)
+        self._run_single(value, key, origin)
         self._answer(1, self._now() - start, special=True, alone=True)
+
+    def _run_single(self, value: Any, key: Hashable, origin: int | None) -> None:
+        self._single_chain.process(0, value, key, origin, fresh=True)
 
     # -- answers
 

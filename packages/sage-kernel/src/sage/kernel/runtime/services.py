@@ -388,6 +388,18 @@ class ServiceHost:
 
     # -- for operators
 
+    def ask(self, who: str, name: str, request: Any) -> Future[Any]:
+        """Take a request; its answer will be in the future.
+
+        Raises:
+            ServiceError: there is no such service, or it has ended.
+            Interrupted: the job is being aborted.
+        """
+        found = self._services.get(name)
+        if found is None:
+            raise ServiceError(missing_service(who, name, self._services))
+        return found.submit(request)
+
     def call(self, who: str, name: str, request: Any, timeout_s: float | None) -> Any:
         """Call a service and wait for its answer.
 
@@ -395,7 +407,7 @@ class ServiceHost:
             ServiceError: there is no such service, or it has ended.
             TimeoutError: no answer within `timeout_s` seconds.
         """
-        answer = self._find(who, name).submit(request)
+        answer = self.ask(who, name, request)
         try:
             return answer.result(timeout_s)
         except TimeoutError:
@@ -405,7 +417,7 @@ class ServiceHost:
 
     async def call_async(self, who: str, name: str, request: Any, timeout_s: float | None) -> Any:
         """`call` for a coroutine."""
-        answer = self._find(who, name).submit(request)
+        answer = self.ask(who, name, request)
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 return await asyncio.wrap_future(answer)
@@ -413,12 +425,6 @@ class ServiceHost:
             if not limit.expired():
                 raise
             raise _late(who, name, timeout_s) from None
-
-    def _find(self, who: str, name: str) -> _Service:
-        found = self._services.get(name)
-        if found is None:
-            raise ServiceError(missing_service(who, name, self._services))
-        return found
 
 
 def _stack(worker: Worker) -> str:

@@ -208,6 +208,8 @@ class TaskFactory:
             first=first,
             last=last,
             size=len(node.chain),
+            calls=bool(self._logical.services),
+            lists=self._logical[names[0]].contract.io.batching is not None,
         )
 
 
