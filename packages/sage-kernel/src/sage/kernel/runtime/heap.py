@@ -15,7 +15,7 @@ import threading
 
 __all__ = ["YOUNG_MIN", "HeldHeap"]
 
-YOUNG_MIN = 20_000
+YOUNG_MIN = 3_000
 """New containers before the collector looks at them, while jobs run."""
 
 
