@@ -163,7 +163,7 @@ class ProcessLine:
                 return answer
 
     def has_news(self, timeout_s: float) -> bool:
-        """Whether there is something to receive, or a process has ended; waits for it up to that long, at most an hour."""
+        """Whether there is something to receive, or a process has ended; waits that long for it, an hour at most."""
         descriptor, has_more = self.link.reading
         if has_more:
             return True
