@@ -1,9 +1,10 @@
-"""Types of the native vector index, built from ``cpp/vdb``.
+"""Types of the native vector indexes, built from ``cpp/vdb``.
 
 Vectors are taken without a copy when they are C-contiguous float32 arrays; float16, float64 and
 integers, other memory orders and nested lists are converted into a copy. Ids likewise: int64, or other
 integers. Nobody may change an array while a call reads it. Every call does its work with the GIL
-released. Any number of searches, or one change, run at a time on an index; the others wait.
+released. Any number of searches, or one change, run at a time on a `FlatIndex`; the others wait. On a `GraphIndex`
+searches run beside one change and never wait; two changes at a time are the caller's to avoid.
 
 A broken rule raises `sage.common.errors.InvalidArgumentError` and has changed nothing.
 """
@@ -79,6 +80,101 @@ class FlatIndex:
 
     def __len__(self) -> int: ...
     def __contains__(self, id: int) -> bool: ...
+
+@final
+class GraphIndex:
+    """Approximate nearest-neighbour search: a graph over 8-bit codes, exact scores of the best candidates.
+
+    Vectors lie under slots, dense numbers that the caller gives out. Scores are those of `FlatIndex`, computed from
+    the rows as they are stored. With fewer than 1,000 vectors every search looks at all of them; then the index
+    learns from what it holds and builds its graph.
+
+    Args:
+        dimension: Length of the vectors, 1 to 16384.
+        metric: How vectors are compared.
+        rows: ``float32``, ``float16`` (values up to 65504) or ``bfloat16``: how the vectors are kept.
+        degree: Links per vector at most, 8 to 256.
+        build_effort: Candidates kept while neighbours are looked for; more makes a better graph, slower.
+        alpha: How much shorter a way round has to be to make a link needless, 1 to 4.
+        code_dimension: Coordinates of the codes after projection; 0 chooses.
+
+    >>> import numpy as np
+    >>> index = GraphIndex(2, "l2")
+    >>> index.insert([0, 1, 2], [[0.0, 0.0], [1.0, 0.0], [5.0, 5.0]])
+    >>> slots, scores = index.search(np.array([0.75, 0.0], np.float32), k=2)
+    >>> slots.tolist(), scores.tolist()
+    ([1, 0], [0.0625, 0.5625])
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        metric: Literal["cosine", "inner_product", "l2"] | str = "cosine",
+        *,
+        rows: Literal["float32", "float16", "bfloat16"] | str = "float16",
+        degree: int = 64,
+        build_effort: int = 80,
+        alpha: float = 1.2,
+        code_dimension: int = 0,
+    ) -> None: ...
+    def insert(self, slots: ArrayLike, vectors: ArrayLike, threads: int = 1) -> None:
+        """Add ``vectors`` (n, dimension) under ``slots`` (n), all of them free: all or nothing."""
+
+    def remove(self, slots: ArrayLike) -> int:
+        """Remove ``slots``, return how many held a vector; they are found no more at once."""
+
+    def consolidate(self, threads: int = 1) -> None:
+        """Unlink all removed slots now; `remove` does it by and by."""
+
+    def take_free(self) -> NDArray[np.int64]:
+        """Return the removed slots that may be used again since the last call."""
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        effort: int = 64,
+        allowed: NDArray[np.bool_] | NDArray[np.uint64] | None = None,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return slots and scores of the best of each query, best first.
+
+        One float32 query of shape (dimension,) gives two arrays of shape (m,), m <= k: the fastest way. Queries of
+        shape (q, dimension) give arrays of shape (q, min(k, len(index))), filled up with slot -1 and score nan
+        where fewer are allowed.
+
+        Args:
+            queries: Shape (q, dimension) or (dimension,).
+            k: At least 1.
+            effort: Candidates kept on the way, at least k: more finds more of the true neighbours, slower.
+            allowed: The slots that may be found: bool, one per slot, or uint64 words, bit i % 64 of word i // 64 for
+                slot i. Slots behind its end are not allowed.
+            threads: Threads that share the queries.
+        """
+
+    def get(self, slot: int) -> NDArray[np.float32]:
+        """Return a copy of the vector of ``slot`` as it is stored: rounded, and of length 1 under cosine."""
+
+    def stats(self) -> dict[str, int | float]:
+        """Return size, removed, links, code_dimension (0: no graph yet), code_energy and memory_bytes."""
+
+    def save(self) -> bytes:
+        """Return the whole index as bytes."""
+
+    @staticmethod
+    def load(data: bytes | bytearray | memoryview) -> GraphIndex:
+        """Return the index that `save` made ``data`` from; other bytes are an error, whatever they are."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    def metric(self) -> str:
+        """``cosine``, ``inner_product`` or ``l2``."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, slot: int) -> bool: ...
 
 def simd_level() -> str:
     """Return the instruction set of this process: ``scalar``, ``neon``, ``avx2`` or ``avx512``.
