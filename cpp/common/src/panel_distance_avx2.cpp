@@ -13,6 +13,20 @@ struct Avx2 {
     static Reg load(const float* from) { return _mm256_loadu_ps(from); }
     static void store(float* to, Reg a) { _mm256_storeu_ps(to, a); }
     static Reg broadcast(float x) { return _mm256_set1_ps(x); }
+    static Reg load_first(const float* from, std::size_t count) {
+        float padded[8] = {};
+        for (std::size_t i = 0; i < count; ++i) {
+            padded[i] = from[i];
+        }
+        return _mm256_loadu_ps(padded);
+    }
+    static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+    static Reg subtract(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+    static float reduce(Reg a) {
+        __m128 sum = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+        return _mm_cvtss_f32(_mm_add_ss(sum, _mm_shuffle_ps(sum, sum, 1)));
+    }
     static Reg add_product(Reg sum, Reg a, Reg b) { return _mm256_fmadd_ps(a, b, sum); }
 };
 
@@ -57,6 +71,7 @@ void bit_rows(const std::int8_t* query, const std::uint8_t* const* rows, std::si
 
 }  // namespace
 
-constinit const PanelKernels avx2_panel_kernels{&pack_panel, &multiply<Avx2, 2, 6>, &select, &bit_rows};
+constinit const PanelKernels avx2_panel_kernels{&pack_panel, &multiply<Avx2, 2, 6>, &select, &bit_rows,
+    &stream_rows<Avx2, RowProduct>, &stream_rows<Avx2, RowSquaredDifference>};
 
 }  // namespace sage::distance

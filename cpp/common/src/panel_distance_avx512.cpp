@@ -13,6 +13,19 @@ struct Avx512 {
     static Reg load(const float* from) { return _mm512_loadu_ps(from); }
     static void store(float* to, Reg a) { _mm512_storeu_ps(to, a); }
     static Reg broadcast(float x) { return _mm512_set1_ps(x); }
+    static Reg load_first(const float* from, std::size_t count) {
+        return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1U), from);
+    }
+    static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+    static Reg subtract(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+    static float reduce(Reg a) {
+        const __m512d whole = _mm512_castps_pd(a);
+        const __m256 half = _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xF, whole, 0)),
+                                          _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xF, whole, 1)));
+        __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+        return _mm_cvtss_f32(_mm_add_ss(sum, _mm_shuffle_ps(sum, sum, 1)));
+    }
     static Reg add_product(Reg sum, Reg a, Reg b) { return _mm512_fmadd_ps(a, b, sum); }
 };
 
@@ -51,6 +64,7 @@ void bit_rows(const std::int8_t* query, const std::uint8_t* const* rows, std::si
 
 }  // namespace
 
-constinit const PanelKernels avx512_panel_kernels{&pack_panel, &multiply<Avx512, 4, 6>, &select, &bit_rows};
+constinit const PanelKernels avx512_panel_kernels{&pack_panel, &multiply<Avx512, 4, 6>, &select, &bit_rows,
+    &stream_rows<Avx512, RowProduct>, &stream_rows<Avx512, RowSquaredDifference>};
 
 }  // namespace sage::distance

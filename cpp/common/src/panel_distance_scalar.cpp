@@ -13,6 +13,10 @@ struct Scalar {
     static Reg load(const float* from) { return *from; }
     static void store(float* to, Reg a) { *to = a; }
     static Reg broadcast(float x) { return x; }
+    static Reg load_first(const float* from, std::size_t /*count*/) { return *from; }
+    static Reg add(Reg a, Reg b) { return a + b; }
+    static Reg subtract(Reg a, Reg b) { return a - b; }
+    static float reduce(Reg a) { return a; }
     static Reg add_product(Reg sum, Reg a, Reg b) { return sum + a * b; }
 };
 
@@ -41,6 +45,7 @@ void bit_rows(const std::int8_t* query, const std::uint8_t* const* rows, std::si
 
 }  // namespace
 
-constinit const PanelKernels scalar_panel_kernels{&pack_panel, &multiply<Scalar, 8, 2>, &select, &bit_rows};
+constinit const PanelKernels scalar_panel_kernels{&pack_panel, &multiply<Scalar, 8, 2>, &select, &bit_rows,
+    &stream_rows<Scalar, RowProduct>, &stream_rows<Scalar, RowSquaredDifference>};
 
 }  // namespace sage::distance

@@ -76,5 +76,70 @@ void multiply(const float* panel, std::size_t dimension, const float* queries, s
     }
 }
 
+struct RowProduct {
+    template <class V>
+    static typename V::Reg add(typename V::Reg sum, typename V::Reg a, typename V::Reg b) {
+        return V::add_product(sum, a, b);
+    }
+};
+struct RowSquaredDifference {
+    template <class V>
+    static typename V::Reg add(typename V::Reg sum, typename V::Reg a, typename V::Reg b) {
+        const typename V::Reg difference = V::subtract(a, b);
+        return V::add_product(sum, difference, difference);
+    }
+};
+
+// Several rows side by side: as many streams from memory, and each part of the query is loaded once. Two sums per row,
+// whatever the number of rows.
+template <class V, class Step, std::size_t Rows>
+void stream_some(const float* query, const float* const* rows, std::size_t dimension, float* scores) {
+    constexpr std::size_t ahead = 128;  // floats
+    typename V::Reg sums[Rows][2];
+    for (std::size_t row = 0; row < Rows; ++row) {
+        sums[row][0] = V::zero();
+        sums[row][1] = V::zero();
+    }
+    std::size_t at = 0;
+    for (; at + 2 * V::width <= dimension; at += 2 * V::width) {
+        const typename V::Reg first = V::load(query + at);
+        const typename V::Reg second = V::load(query + at + V::width);
+        for (std::size_t row = 0; row < Rows; ++row) {
+            const float* values = rows[row] + at;
+            // Addresses behind the end do no harm.
+            __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(values) +
+                                                             ahead * sizeof(float)));
+            if constexpr (V::width == 16) {
+                __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(values) +
+                                                                 (ahead + 16) * sizeof(float)));
+            }
+            sums[row][0] = Step::template add<V>(sums[row][0], first, V::load(values));
+            sums[row][1] = Step::template add<V>(sums[row][1], second, V::load(values + V::width));
+        }
+    }
+    for (std::size_t side = 0; at < dimension; at += V::width, ++side) {
+        const std::size_t left = dimension - at < V::width ? dimension - at : V::width;
+        const typename V::Reg values = V::load_first(query + at, left);
+        for (std::size_t row = 0; row < Rows; ++row) {
+            sums[row][side] = Step::template add<V>(sums[row][side], values, V::load_first(rows[row] + at, left));
+        }
+    }
+    for (std::size_t row = 0; row < Rows; ++row) {
+        scores[row] = V::reduce(V::add(sums[row][0], sums[row][1]));
+    }
+}
+
+template <class V, class Step>
+void stream_rows(const float* query, const float* const* rows, std::size_t row_count, std::size_t dimension,
+                 float* scores) {
+    std::size_t row = 0;
+    for (; row + 4 <= row_count; row += 4) {
+        stream_some<V, Step, 4>(query, rows + row, dimension, scores + row);
+    }
+    for (; row < row_count; ++row) {
+        stream_some<V, Step, 1>(query, rows + row, dimension, scores + row);
+    }
+}
+
 }  // namespace
 }  // namespace sage::distance

@@ -107,6 +107,38 @@ TEST(Panel, bit_products_are_exact_at_every_level) {
     }
 }
 
+TEST(Panel, streamed_rows_score_as_one_row_alone_and_as_plain_loops) {
+    std::mt19937 random(4);
+    for (const simd::Level level : simd::available_levels()) {
+        const PanelKernels& kernels = panel_kernels(level);
+        for (const std::size_t dimension : {1U, 8U, 15U, 16U, 31U, 33U, 128U, 300U}) {
+            const auto query = random_values(random, dimension);
+            const auto rows = random_values(random, 7 * dimension);
+            std::vector<const float*> pointers;
+            for (std::size_t row = 0; row < 7; ++row) {
+                pointers.push_back(rows.data() + row * dimension);
+            }
+            for (const bool squared : {false, true}) {
+                const auto kernel = squared ? kernels.l2_squared_rows : kernels.product_rows;
+                std::vector<float> scores(7);
+                kernel(query.data(), pointers.data(), 7, dimension, scores.data());
+                for (std::size_t row = 0; row < 7; ++row) {
+                    float alone = 0.0F;
+                    kernel(query.data(), &pointers[row], 1, dimension, &alone);
+                    EXPECT_EQ(alone, scores[row]);
+                    double expected = 0.0;
+                    for (std::size_t i = 0; i < dimension; ++i) {
+                        const double a = static_cast<double>(query[i]);
+                        const double b = static_cast<double>(pointers[row][i]);
+                        expected += squared ? (a - b) * (a - b) : a * b;
+                    }
+                    EXPECT_NEAR(scores[row], expected, 1e-6 * static_cast<double>(dimension + 8));
+                }
+            }
+        }
+    }
+}
+
 TEST(Panel, a_level_that_is_not_there_is_refused) {
     for (const simd::Level level : {simd::Level::neon, simd::Level::avx512}) {
         const auto& levels = simd::available_levels();

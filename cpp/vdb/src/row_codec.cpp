@@ -353,8 +353,9 @@ void RowCodec::costs(const Query& query, const std::byte* const* rows, std::size
             for (std::size_t i = 0; i < here; ++i) {
                 values[i] = reinterpret_cast<const float*>(rows[first + i]);
             }
-            (squared ? kernels_.float_l2_squared_rows : kernels_.float_product_rows)(query.values.data(), values, here,
-                                                                                   dimension_, costs + first);
+            const auto& kernels = distance::panel_kernels();
+            (squared ? kernels.l2_squared_rows : kernels.product_rows)(query.values.data(), values, here, dimension_,
+                                                                      costs + first);
         } else {
             const std::uint16_t* values[batch];
             for (std::size_t i = 0; i < here; ++i) {

@@ -397,6 +397,10 @@ SearchScratch& SlotIndex::scratch_of_thread() {
 
 void SlotIndex::costs_in_order(const RowCodec::Query& query, const std::byte* const* rows, std::size_t count,
                                std::size_t stride, float* costs) const {
+    if (codec_.plain()) {
+        codec_.costs(query, rows, count, costs);  // fetches ahead itself
+        return;
+    }
     const std::size_t burst = std::max<std::size_t>(1, burst_bytes / stride);
     for (std::size_t first = 0; first < count; first += burst) {
         const std::size_t here = std::min(burst, count - first);

@@ -33,11 +33,17 @@ struct PanelKernels {
     // query as many values, zeros behind its last one.
     using BitRows = void (*)(const std::int8_t* query, const std::uint8_t* const* rows, std::size_t row_count,
                              std::size_t words, std::int32_t* products);
+    using StreamRows = void (*)(const float* query, const float* const* rows, std::size_t row_count,
+                                std::size_t dimension, float* scores);
 
     Pack pack;
     Products products;
     Select select;
     BitRows bit_product_rows;
+    // One query with rows that are read from memory, several side by side; for each row bit for bit what a call with
+    // that row alone gives.
+    StreamRows product_rows;
+    StreamRows l2_squared_rows;
 };
 
 // The kernels of this process: those of simd::active_level().
