@@ -176,6 +176,119 @@ class GraphIndex:
     def __len__(self) -> int: ...
     def __contains__(self, slot: int) -> bool: ...
 
+@final
+class Index:
+    """Nearest-neighbour search over slots, which the caller gives out: dense row numbers from 0.
+
+    Kinds: ``flat`` (exact), ``hnsw``, ``ivf_flat``, ``graph``, and ``auto``, which goes by ``expected_size``. Searches
+    never wait; one change runs at a time, which the caller sees to.
+
+    Args:
+        dimension: Length of the vectors.
+        metric: How vectors are compared.
+        kind: ``auto``, ``flat``, ``hnsw``, ``ivf_flat`` or ``graph``.
+        expected_size: How many vectors are expected; 0 is unknown.
+        storage: ``float32``, ``float16``, ``bfloat16``, ``int8``, ``int4`` or ``bit1``.
+        rerank: A second form of each row, from which the best candidates are scored again.
+        rerank_factor: Candidates scored again per hit; 0 chooses.
+        lists: Of ``ivf_flat`` at the beginning; 0 chooses.
+        links: Of ``hnsw`` per node and level.
+        build_effort: Candidates of ``hnsw`` while linking.
+        degree: Of ``graph``.
+
+    >>> index = Index(2, "l2", kind="flat")
+    >>> index.insert([0, 1], [[0.0, 0.0], [3.0, 4.0]])
+    >>> slots, scores = index.search([[0.0, 0.0]], k=2)
+    >>> slots.tolist(), scores.tolist()
+    ([[0, 1]], [[0.0, 25.0]])
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        metric: Literal["cosine", "inner_product", "l2"] | str = "cosine",
+        *,
+        kind: str = "auto",
+        expected_size: int = 0,
+        storage: str = "float32",
+        rerank: str | None = None,
+        rerank_factor: int = 0,
+        lists: int = 0,
+        links: int = 16,
+        build_effort: int = 100,
+        degree: int = 64,
+    ) -> None: ...
+    def insert(self, slots: ArrayLike, vectors: ArrayLike, threads: int = 1) -> None:
+        """Add ``vectors`` (n, dimension) under free ``slots`` (n): all or nothing."""
+
+    def remove(self, slots: ArrayLike) -> int:
+        """Remove ``slots``, return how many there were."""
+
+    def consolidate(self, threads: int = 1) -> None:
+        """Do now what is left to do about removed slots."""
+
+    def take_free(self) -> NDArray[np.int64]:
+        """Return removed slots that may be used again since the last call."""
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        effort: int = 64,
+        allowed: NDArray[np.bool_] | NDArray[np.uint64] | None = None,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return slots and scores of the best of each query, best first.
+
+        Args:
+            queries: Shape (q, dimension), answered with (q, min(k, len(index))), -1 and NaN where there are fewer; or
+                one float32 vector (dimension,), answered with one dimension.
+            k: At least 1.
+            effort: Candidates kept (``hnsw``, ``graph``) or lists looked at (``ivf_flat``).
+            allowed: One bool per slot, or one uint64 per 64 slots.
+            threads: For many queries.
+        """
+
+    def range_search(
+        self,
+        query: NDArray[np.float32],
+        radius: float,
+        effort: int = 64,
+        allowed: NDArray[np.bool_] | NDArray[np.uint64] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all that score at least ``radius`` (l2: at most), best first."""
+
+    def get(self, slot: int) -> NDArray[np.float32]:
+        """Return the vector of ``slot`` as it is stored; of length 1 under cosine."""
+
+    def stats(self) -> dict[str, int]:
+        """Return counts and sizes by name."""
+
+    def explain(self) -> str:
+        """Return in one sentence why this kind, and with which numbers."""
+
+    def save(self) -> bytes:
+        """Return the whole index as bytes of a versioned format."""
+
+    @staticmethod
+    def load(data: bytes | bytearray | memoryview) -> Index:
+        """Return the index that `save` gave as bytes; other bytes are an error."""
+
+    @property
+    def kind(self) -> str:
+        """What ``auto`` became, or what was asked for."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    def metric(self) -> str:
+        """``cosine``, ``inner_product`` or ``l2``."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, slot: int) -> bool: ...
+
 def simd_level() -> str:
     """Return the instruction set of this process: ``scalar``, ``neon``, ``avx2`` or ``avx512``.
 
