@@ -33,13 +33,18 @@ def test_recall_of_single_queries_and_of_batches(kind: str) -> None:
     index.insert(np.arange(len(rows)), rows, threads=2)
     truth = exact(rows, queries, 10)
     slots, scores = index.search(queries, 10, 150, threads=2)
-    assert slots.dtype == np.int64 and scores.dtype == np.float32 and slots.shape == scores.shape == (20, 10)
+    assert slots.dtype == np.int64
+    assert scores.dtype == np.float32
+    assert slots.shape == scores.shape == (20, 10)
     hits = sum(len(np.intersect1d(found, true)) for found, true in zip(slots, truth, strict=True))
     assert hits >= (200 if kind == "flat" else 188)
     for query, found, score in zip(queries, slots, scores, strict=True):
         alone, alone_scores = index.search(query, 10, 150)
-        assert alone.tolist() == found.tolist() and alone_scores.tolist() == score.tolist()
-    assert index.kind == kind and kind in index.explain() and index.stats()["size"] == len(index) == 2000
+        assert alone.tolist() == found.tolist()
+        assert alone_scores.tolist() == score.tolist()
+    assert index.kind == kind
+    assert kind in index.explain()
+    assert index.stats()["size"] == len(index) == 2000
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,13 +56,18 @@ def test_filters_removal_range_and_files(kind: str) -> None:
     allowed[::7] = True
     slots, _ = index.search(queries, 5, 200, allowed=allowed)
     assert (slots % 7 == 0).all()
-    assert index.remove([0, 7, 7000]) == 2 and 7 not in index and 8 in index
+    assert index.remove([0, 7, 7000]) == 2
+    assert 7 not in index
+    assert 8 in index
     index.consolidate()
     assert sorted(index.take_free().tolist()) == [0, 7]
     slots, scores = index.range_search(queries[0], 18.0, 2000)
-    assert (scores <= 18.0).all() and 0 not in slots and len(slots) > 0
+    assert (scores <= 18.0).all()
+    assert 0 not in slots
+    assert len(slots) > 0
     copy = _vdb.Index.load(index.save())
-    assert copy.kind == kind and len(copy) == 1998
+    assert copy.kind == kind
+    assert len(copy) == 1998
     assert copy.search(queries, 5, 100)[0].tolist() == index.search(queries, 5, 100)[0].tolist()
 
 
