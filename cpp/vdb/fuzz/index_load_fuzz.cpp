@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "../../common/fuzz/storage_fuzz.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/index.hpp"
 
@@ -27,3 +28,33 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     return 0;
 }
+
+// A small index of every kind.
+namespace sage::storage::fuzz {
+
+Inputs seeds() {
+    Inputs inputs;
+    for (const vdb::IndexKind kind : {vdb::IndexKind::flat, vdb::IndexKind::hnsw, vdb::IndexKind::ivf_flat}) {
+        for (const vdb::Storage storage : {vdb::Storage::float32, vdb::Storage::int8, vdb::Storage::bit1}) {
+            vdb::IndexOptions options;
+            options.dimension = 3;
+            options.kind = kind;
+            options.storage = storage;
+            const auto index = vdb::make_index(options);
+            std::vector<vdb::Slot> slots(20);
+            std::iota(slots.begin(), slots.end(), vdb::Slot{0});
+            std::vector<float> vectors(60);
+            for (std::size_t i = 0; i < vectors.size(); ++i) {
+                vectors[i] = static_cast<float>(i * 7 % 11) - 5.0F;
+            }
+            index->insert(slots, vectors);
+            index->remove(std::span<const vdb::Slot>(slots).first(1));
+            const auto bytes = index->save();
+            const auto* first = reinterpret_cast<const std::uint8_t*>(bytes.data());
+            inputs.emplace_back(first, first + bytes.size());
+        }
+    }
+    return inputs;
+}
+
+}  // namespace sage::storage::fuzz
