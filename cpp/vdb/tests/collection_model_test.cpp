@@ -107,8 +107,8 @@ TEST_P(CollectionModel, BehavesAsAMap) {
 INSTANTIATE_TEST_SUITE_P(Cases, CollectionModel,
                          ::testing::Values(Case{Metric::l2, IndexKind::flat, 60, 1500}, Case{Metric::cosine, IndexKind::automatic, 200, 1000},
                                            Case{Metric::inner_product, IndexKind::flat, 60, 500},
-                                           Case{Metric::l2, IndexKind::graph, 4000, 1200},
-                                           Case{Metric::cosine, IndexKind::graph, 4000, 1200},
+                                           Case{Metric::l2, IndexKind::graph, 4000, 800},
+                                           Case{Metric::cosine, IndexKind::graph, 4000, 800},
                                            Case{Metric::l2, IndexKind::flat, 3000, 1000},
                                            Case{Metric::cosine, IndexKind::hnsw, 3000, 1000},
                                            Case{Metric::inner_product, IndexKind::ivf_flat, 3000, 1000}),
@@ -238,7 +238,7 @@ TEST(CollectionIndex, TakesOverAndFindsWhatIsThere) {
     Database database = Database::in_memory(quiet());
     Collection collection = database.create_collection("docs", options_of(16, Metric::l2, IndexKind::graph));
     std::mt19937 random(11);
-    constexpr std::size_t count = 6000;
+    constexpr std::size_t count = 3000;
     Numbers ids(count);
     std::vector<Record> metadata(count);
     for (std::size_t i = 0; i < count; ++i) {

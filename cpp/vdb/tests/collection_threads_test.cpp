@@ -170,7 +170,7 @@ TEST(DatabaseThreads, WritersCheckpointsAndBackupsAtOnce) {
         stop = true;
         threads.clear();
         EXPECT_EQ(database.stats().background_error, "");
-        EXPECT_GT(database.stats().generation, 5U);
+        EXPECT_GE(database.stats().generation, 5U);
     }
     const Database database = Database::open(folder.file("db"), {});
     std::size_t total = 0;
