@@ -190,6 +190,7 @@ PYBIND11_MODULE(_vdb, module) {
     sage::bindings::bind_flat_index(module);
     sage::bindings::bind_graph_index(module);
     sage::bindings::bind_index(module);
+    sage::bindings::bind_database(module);
     module.def("simd_level", &sage::bindings::simd_level,
                "The instruction set of this process: 'scalar', 'neon', 'avx2' or 'avx512'.");
     module.def("available_simd_levels", &sage::bindings::available_simd_levels,

@@ -23,5 +23,6 @@ pybind11::array_t<T> into_array(std::vector<T> values, std::vector<pybind11::ssi
 
 void bind_graph_index(pybind11::module_& module);
 void bind_index(pybind11::module_& module);
+void bind_database(pybind11::module_& module);
 
 }  // namespace sage::bindings

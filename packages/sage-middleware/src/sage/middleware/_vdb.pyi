@@ -1,4 +1,4 @@
-"""Types of the native vector indexes, built from ``cpp/vdb``.
+"""Types of the native vector database, built from ``cpp/vdb``.
 
 Vectors are taken without a copy when they are C-contiguous float32 arrays; float16, float64 and
 integers, other memory orders and nested lists are converted into a copy. Ids likewise: int64, or other
@@ -9,7 +9,9 @@ searches run beside one change and never wait; two changes at a time are the cal
 A broken rule raises `sage.common.errors.InvalidArgumentError` and has changed nothing.
 """
 
-from typing import Literal, final
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -288,6 +290,217 @@ class Index:
 
     def __len__(self) -> int: ...
     def __contains__(self, slot: int) -> bool: ...
+
+@final
+class Filter:
+    """A condition on metadata; `sage.middleware.components.sage_db.field` is the way to make one.
+
+    Values are int (64 bits), float, bool, str, lists of str and datetime with a time zone. Fields and types are checked
+    where it is used.
+
+    >>> Filter.leaf(">=", "year", [2020])
+    year >= 2020
+    """
+
+    @staticmethod
+    def leaf(
+        op: Literal["==", "!=", "<", "<=", ">", ">=", "between", "in", "not in", "contains", "exists", "starts_with"]
+        | str,
+        field: str,
+        values: list[Any],
+    ) -> Filter:
+        """A comparison of ``field`` with as many ``values`` as ``op`` takes."""
+
+    @staticmethod
+    def all_of(parts: Sequence[Filter]) -> Filter:
+        """True where all ``parts`` are; of none: everywhere."""
+
+    @staticmethod
+    def any_of(parts: Sequence[Filter]) -> Filter:
+        """True where one of ``parts`` is; of none: nowhere."""
+
+    @staticmethod
+    def negate(part: Filter) -> Filter:
+        """True where ``part`` is not."""
+
+    @staticmethod
+    def decode(data: bytes) -> Filter:
+        """What `encode` gave; other bytes are refused."""
+
+    def encode(self) -> bytes:
+        """A versioned binary form."""
+
+    def __eq__(self, other: object) -> bool: ...
+
+_Documents: TypeAlias = tuple[
+    NDArray[np.int64] | list[str],
+    NDArray[np.float32] | None,
+    NDArray[np.uint32] | None,
+    list[dict[str, Any]] | None,
+    list[str | None] | None,
+]
+_Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], _Documents]
+
+@final
+class Collection:
+    """Documents with vectors, metadata and text; `sage.middleware.components.sage_db.Collection` is its Python face.
+
+    Documents come as ids (n), vectors (rows, dimension), rows of each (n), metadata (n) and texts (n); what was not
+    asked for is None. Searches give offsets (q + 1), scores (hits) and documents (hits). It keeps its database open.
+    """
+
+    def add(
+        self,
+        ids: Any,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vector_counts: ArrayLike | None = None,
+    ) -> None:
+        """Add new documents: all or none."""
+
+    def upsert(
+        self,
+        ids: Any,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vector_counts: ArrayLike | None = None,
+    ) -> None:
+        """Add new documents and replace known ones: all or none."""
+
+    def update(
+        self,
+        ids: Any,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vector_counts: ArrayLike | None = None,
+    ) -> None:
+        """Change the given parts of known documents: all or none."""
+
+    def remove(self, ids: Any) -> int:
+        """Remove ids; return how many there were."""
+
+    def remove_where(self, filter: Filter) -> int:
+        """Remove what matches; return how many."""
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Return how many documents there are, or match."""
+
+    def get(self, ids: Any, vectors: bool, metadata: bool, texts: bool) -> _Documents:
+        """Return those of the ids that are there, in this order."""
+
+    def scroll(
+        self, after: int | str | None, limit: int, filter: Filter | None, vectors: bool, metadata: bool, texts: bool
+    ) -> _Documents:
+        """Return a page in the order of the ids."""
+
+    def search(self, queries: ArrayLike | None, texts: list[str] | None, options: dict[str, Any]) -> _Found:
+        """Return the best documents for each query (q, dimension), for each text, or for both."""
+
+    def search_pages(self, queries: ArrayLike | None, texts: list[str] | None, options: dict[str, Any]) -> SearchPages:
+        """Return the answers to one query, in pages."""
+
+    def explain(self, queries: ArrayLike | None, texts: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what a search does, and why."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return sizes, the index and the fields."""
+
+    def compact(self, threads: int = 0) -> None:
+        """Put every vector into the index now; 0 threads: all cores."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the database."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with."""
+
+    def __contains__(self, id: object) -> bool: ...
+
+@final
+class SearchPages:
+    """Answers to one query in pages, none twice; it keeps the database open."""
+
+    def next(self, count: int) -> _Found:
+        """Return the next best; fewer only at the end."""
+
+@final
+class Database:
+    """Named collections; `sage.middleware.components.sage_db.open` is the way to one."""
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        sync: str = "group",
+        read_only: bool = False,
+        checkpoint_log_bytes: int = ...,
+        checkpoint_at_close: bool = True,
+        background: bool = True,
+        index_threads: int = 1,
+    ) -> Database:
+        """Open a folder, or make it."""
+
+    @staticmethod
+    def in_memory(background: bool = True, index_threads: int = 1) -> Database:
+        """Return a database without a folder."""
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Look at every byte of a folder."""
+
+    def create_collection(
+        self,
+        name: str,
+        dimension: int,
+        metric: str = "cosine",
+        index: str = "auto",
+        storage: str = "float32",
+        rerank: str | None = None,
+        degree: int = ...,
+        links: int = 16,
+        lists: int = 0,
+        build_effort: int = 0,
+        k1: float = 1.2,
+        b: float = 0.75,
+    ) -> Collection:
+        """Make a new collection."""
+
+    def collection(self, name: str) -> Collection:
+        """Return the collection of that name."""
+
+    def has_collection(self, name: str) -> bool:
+        """Return whether there is one of that name."""
+
+    def collection_names(self) -> list[str]:
+        """Return all names, sorted."""
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a collection with its content."""
+
+    def rename_collection(self, name: str, to: str) -> None:
+        """Give it another name."""
+
+    def checkpoint(self) -> None:
+        """Write a snapshot and begin a new log."""
+
+    def sync(self) -> None:
+        """Wait until everything is durable."""
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy everything as of one moment into another folder."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return numbers about the files."""
+
+    def close(self) -> None:
+        """Make a checkpoint and give the folder back."""
+
+def index_kinds() -> list[str]:
+    """Return the names that an index may have."""
 
 def simd_level() -> str:
     """Return the instruction set of this process: ``scalar``, ``neon``, ``avx2`` or ``avx512``.
