@@ -26,8 +26,8 @@ namespace {
 using vdb::Filter;
 using CountArray = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>;
 
-// Holds what may take long to let go: the last handle of a database closes it, which writes a checkpoint and waits for a
-// thread. Python must go on meanwhile.
+// Holds what may take long to let go: the last handle of a database closes it, which writes a checkpoint and waits for
+// a thread. Python must go on meanwhile.
 template <class T>
 class Handle {
 public:

@@ -1,5 +1,5 @@
-// Metadata, ids, texts and filters between Python and the library. Internal to the extension modules. All of it needs the
-// GIL.
+// Metadata, ids, texts and filters between Python and the library. Internal to the extension modules. All of it needs
+// the GIL.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -18,7 +18,7 @@
 
 namespace sage::bindings {
 
-// What Python's None, bool, int, float, str, list of str and datetime (with a time zone) mean as a value; numpy's scalars
+// What Python's bool, int, float, str, list of str and datetime (with a time zone) mean as a value; numpy's scalars
 // likewise. `name` is named in errors.
 [[nodiscard]] vdb::Value to_value(pybind11::handle object, const std::string& name);
 [[nodiscard]] pybind11::object from_value(const vdb::Value& value);

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,58 @@ def test_the_stub_has_the_arguments_of_the_module(name: str) -> None:
         assert signature.count(": ") == len(arguments) + ("self:" in signature), signature
         defaults = len(node.args.defaults)
         assert signature.count(" = ") == defaults, signature
+
+
+@pytest.mark.parametrize(
+    ("index", "storage"),
+    [
+        ("flat", "float32"),
+        ("flat", "int8"),
+        ("hnsw", "float16"),
+        ("ivf_flat", "float32"),
+        ("graph", "float16"),
+        ("flat", "bit1"),
+    ],
+)
+def test_every_index_is_kept_and_finds_most(tmp_path: Path, index: str, storage: str) -> None:
+    random = np.random.default_rng(3)
+    centres = random.standard_normal((20, 32))
+    rows = (centres[random.integers(0, 20, 3000)] + 0.5 * random.standard_normal((3000, 32))).astype(np.float32)
+    with sage_db.open(tmp_path / "db", sync="none") as database:
+        made = database.create_collection("c", 32, metric="l2", index=index, storage=storage)
+        made.add(np.arange(3000), rows)
+        made.compact()
+        made.delete(np.arange(0, 3000, 10))
+        options = made.options
+    with sage_db.open(tmp_path / "db") as database:
+        kept = database.collection("c")
+        assert kept.options == options
+        assert (kept.options["index"], kept.options["storage"], len(kept)) == (index, storage, 2700)
+        found = 0
+        for query in rows[1:200:10]:
+            distances = ((rows - query) ** 2).sum(axis=1)
+            distances[::10] = np.inf
+            found += len(set(np.argsort(distances)[:10].tolist()) & set(kept.search(query, 10).ids.tolist()))
+        assert found >= 0.8 * 200
+
+
+def test_other_threads_run_while_a_search_works() -> None:
+    """The GIL is not held: a counter goes on during one long call."""
+    rows = np.random.default_rng(0).standard_normal((20_000, 64)).astype(np.float32)
+    collection = sage_db.memory(background=False).create_collection("c", 64, index="flat")
+    collection.add(np.arange(len(rows)), rows)
+    ticks: list[float] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    began = time.perf_counter()
+    collection.search_many(rows[:1500], 10, threads=1)
+    ended = time.perf_counter()
+    stop.set()
+    ticker.join()
+    assert sum(began < each < ended for each in ticks) >= 3

@@ -51,7 +51,11 @@ def test_a_bad_item_alone_is_set_aside(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)  # dead letters go to .sage below it
     items = [*ITEMS[:10], {"id": "bad", "text": "x", "even": "perhaps"}, {"text": "no id"}]
     env = LocalEnvironment("index")
-    passed = env.from_collection(items).map(VDBIndexer, {"path": tmp_path / "db", "embedding": SMALL}).collect(allow_dead_letters=True)
+    passed = (
+        env.from_collection(items)
+        .map(VDBIndexer, {"path": tmp_path / "db", "embedding": SMALL})
+        .collect(allow_dead_letters=True)
+    )
     assert [each["id"] for each in passed] == [each["id"] for each in ITEMS[:10]]
 
 
