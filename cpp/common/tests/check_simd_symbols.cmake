@@ -4,7 +4,7 @@ cmake_minimum_required(VERSION 3.22)
 
 set(seen 0)
 foreach(object IN LISTS OBJECTS)
-  if(NOT object MATCHES "distance_(avx2|avx512|neon)")
+  if(NOT object MATCHES "(codes|distance)_(avx2|avx512|neon)")
     continue()
   endif()
   math(EXPR seen "${seen} + 1")

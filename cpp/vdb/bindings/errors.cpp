@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cerrno>
 #include <exception>
 
 #include "sage/common/error.hpp"
@@ -31,6 +32,15 @@ void translate(std::exception_ptr pointer) {
         set_error("InvalidArgumentError", error.what());
     } catch (const NotFound& error) {
         set_error("InvalidArgumentError", error.what());
+    } catch (const IoError& error) {
+        const bool full = error.code() == ENOSPC || error.code() == EDQUOT || error.code() == EFBIG;
+        set_error(full ? "StoreFullError" : "StoreError", error.what());
+    } catch (const Corruption& error) {
+        set_error("StoreError", error.what());
+    } catch (const UnsupportedFormat& error) {
+        set_error("StoreError", error.what());
+    } catch (const StoreLocked& error) {
+        set_error("StoreError", error.what());
     } catch (const Error& error) {
         set_error("SageError", error.what());
     }

@@ -11,6 +11,7 @@
 
 #include "arrays.hpp"
 #include "errors.hpp"
+#include "outputs.hpp"
 #include "sage/common/cpu.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/flat_index.hpp"
@@ -21,17 +22,6 @@ namespace sage::bindings {
 namespace {
 
 using vdb::FlatIndex;
-
-// Hands the memory of `values` to numpy.
-template <class T>
-py::array_t<T> into_array(std::vector<T> values, std::vector<py::ssize_t> shape) {
-    auto owner = std::make_unique<std::vector<T>>(std::move(values));
-    const T* data = owner->data();
-    py::capsule base(owner.get(), [](void* pointer) { delete static_cast<std::vector<T>*>(pointer); });
-    // Only now: a capsule that could not be made has not taken the memory over.
-    static_cast<void>(owner.release());
-    return py::array_t<T>(std::move(shape), data, base);
-}
 
 py::ssize_t signed_size(std::size_t size) { return static_cast<py::ssize_t>(size); }
 
@@ -195,9 +185,12 @@ void bind_flat_index(py::module_& module) {
 }  // namespace sage::bindings
 
 PYBIND11_MODULE(_vdb, module) {
-    module.doc() = "The native vector index of SAGE; see sage/vdb/flat_index.hpp for its guarantees.";
+    module.doc() = "The native vector indexes of SAGE; see sage/vdb/flat_index.hpp and graph_index.hpp for their guarantees.";
     sage::bindings::register_error_translator();
     sage::bindings::bind_flat_index(module);
+    sage::bindings::bind_graph_index(module);
+    sage::bindings::bind_index(module);
+    sage::bindings::bind_database(module);
     module.def("simd_level", &sage::bindings::simd_level,
                "The instruction set of this process: 'scalar', 'neon', 'avx2' or 'avx512'.");
     module.def("available_simd_levels", &sage::bindings::available_simd_levels,

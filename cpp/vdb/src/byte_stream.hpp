@@ -16,6 +16,9 @@ namespace sage::vdb {
 
 static_assert(std::endian::native == std::endian::little, "the stored formats are little endian");
 
+// Inline, so that these are not taken for the classes of the same names in slot_index.hpp.
+inline namespace byte_stream {
+
 class ByteWriter {
 public:
     void raw(std::string_view text) {
@@ -110,4 +113,5 @@ private:
     const char* what_;
 };
 
+}  // namespace byte_stream
 }  // namespace sage::vdb

@@ -10,18 +10,11 @@
 #include <unordered_set>
 #include <utility>
 
+#include "exact_scan.hpp"
 #include "sage/common/error.hpp"
-#include "top_k.hpp"
 
 namespace sage::vdb {
 namespace {
-
-// A tile of rows stays in the L2 cache while all queries of a batch pass over it.
-constexpr std::size_t tile_bytes = std::size_t{256} * 1024;
-
-std::size_t rows_per_tile(std::size_t dimension) {
-    return std::max<std::size_t>(16, tile_bytes / (dimension * sizeof(float)));
-}
 
 std::string non_finite_name(float value) {
     if (std::isnan(value)) {
@@ -236,25 +229,68 @@ void FlatIndex::reserve(std::size_t count) {
     grow(count);
 }
 
-// Costs, lower is better: the score itself for l2, its negation otherwise.
-void FlatIndex::score_tile(const float* query, std::size_t first_row, std::size_t row_count, float* costs) const {
-    const float* rows = vectors_.data() + first_row * dimension_;
-    if (metric_ == Metric::l2) {
-        kernels_.l2_squared_rows(query, rows, row_count, dimension_, costs);
-        return;
-    }
-    kernels_.inner_product_rows(query, rows, row_count, dimension_, costs);
-    if (metric_ == Metric::inner_product) {
-        for (std::size_t row = 0; row < row_count; ++row) {
-            costs[row] = -costs[row];
+// The rows of an index as the exact search takes them. The caller holds the lock.
+class FlatIndex::Source {
+public:
+    using Query = const float*;
+
+    explicit Source(const FlatIndex& index) : index_(index) {}
+    [[nodiscard]] std::size_t blocks() const { return (index_.ids_.size() + block_rows - 1) / block_rows; }
+    bool load(std::size_t block, RowBlock& rows) const {
+        const std::size_t first = block * block_rows;
+        rows.count = std::min(block_rows, index_.ids_.size() - first);
+        for (std::size_t i = 0; i < rows.count; ++i) {
+            enter(rows, i, first + i);
+            rows.places[i] = static_cast<std::uint32_t>(i);
         }
-        return;
+        return true;
     }
-    // The query has length 1. Rounding may step out of the interval by an ulp.
-    for (std::size_t row = 0; row < row_count; ++row) {
-        costs[row] = -std::clamp(costs[row] * inverse_lengths_[first_row + row], -1.0F, 1.0F);
+    void at(std::size_t position, RowBlock& rows) const {
+        rows.count = 1;
+        enter(rows, 0, position);
     }
-}
+    // Costs, lower is better: the score itself for l2, its negation otherwise.
+    void costs(Query query, const RowBlock& rows, float* costs) const {
+        const auto* first = reinterpret_cast<const float*>(rows.rows[0]);
+        const std::size_t dimension = index_.dimension_;
+        if (index_.metric_ == Metric::l2) {
+            index_.kernels_.l2_squared_rows(query, first, rows.count, dimension, costs);
+            return;
+        }
+        index_.kernels_.inner_product_rows(query, first, rows.count, dimension, costs);
+        if (index_.metric_ == Metric::inner_product) {
+            std::transform(costs, costs + rows.count, costs, [](float x) { return -x; });
+            return;
+        }
+        // The query has length 1. Rounding may step out of the interval by an ulp.
+        const float* scales = inverse_lengths(rows);
+        for (std::size_t i = 0; i < rows.count; ++i) {
+            costs[i] = -std::clamp(costs[i] * scales[i], -1.0F, 1.0F);
+        }
+    }
+    void floats(const RowBlock& rows, AlignedVector<float>& /*buffer*/, const float** pointers,
+                const float*& scales) const {
+        for (std::size_t i = 0; i < rows.count; ++i) {
+            pointers[i] = reinterpret_cast<const float*>(rows.rows[i]);
+        }
+        scales = index_.metric_ == Metric::cosine ? inverse_lengths(rows) : nullptr;
+    }
+    [[nodiscard]] Query prepare(const float* query) const { return query; }
+
+private:
+    void enter(RowBlock& rows, std::size_t i, std::size_t row) const {
+        rows.rows[i] = reinterpret_cast<const std::byte*>(index_.vectors_.data() + row * index_.dimension_);
+        rows.keys[i] = index_.ids_[row];
+    }
+    // Rows of a block follow one another.
+    [[nodiscard]] const float* inverse_lengths(const RowBlock& rows) const {
+        const auto* first = reinterpret_cast<const float*>(rows.rows[0]);
+        return index_.inverse_lengths_.data() +
+               static_cast<std::size_t>(first - index_.vectors_.data()) / index_.dimension_;
+    }
+
+    const FlatIndex& index_;
+};
 
 SearchResult FlatIndex::search(std::span<const float> queries, std::size_t k) const {
     if (k < 1) {
@@ -270,22 +306,20 @@ SearchResult FlatIndex::search(std::span<const float> queries, std::size_t k) co
     const AlignedVector<float> prepared = prepared_queries(queries, dimension_, metric_);
 
     const std::shared_lock lock(mutex_);
-    const std::size_t size = ids_.size();
-    result.per_query = std::min(k, size);
+    result.per_query = std::min(k, ids_.size());
     if (result.per_query == 0 || result.query_count == 0) {
         return result;
     }
     std::vector<TopK> best(result.query_count, TopK(0));
-    std::generate(best.begin(), best.end(), [&result] { return TopK(result.per_query); });
-    const std::size_t tile = std::min(rows_per_tile(dimension_), size);
-    AlignedVector<float> costs(tile);
-    for (std::size_t first = 0; first < size; first += tile) {
-        const std::size_t count = std::min(tile, size - first);
+    for (TopK& top : best) {
+        top.reset(result.per_query);
+    }
+    const Source source(*this);
+    if (result.query_count >= many_queries && result.per_query <= many_hits_max) {
+        ExactBatch(source, metric_, dimension_).search(prepared.data(), result.query_count, best, result.per_query);
+    } else {
         for (std::size_t q = 0; q < result.query_count; ++q) {
-            score_tile(prepared.data() + q * dimension_, first, count, costs.data());
-            for (std::size_t row = 0; row < count; ++row) {
-                best[q].push(costs[row], ids_[first + row]);
-            }
+            exact_one(source, prepared.data() + q * dimension_, best[q]);
         }
     }
     result.ids.reserve(result.query_count * result.per_query);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -22,18 +23,28 @@ public:
         }
     };
 
-    explicit TopK(std::size_t k) : k_(k) { heap_.reserve(k); }
+    explicit TopK(std::size_t k) : k_(k) { heap_.reserve(std::min<std::size_t>(k, 4096)); }
+    void reset(std::size_t k) {
+        k_ = k;
+        heap_.clear();
+    }
 
     void push(float cost, std::int64_t id) {
         const Candidate candidate{cost, id};
         if (heap_.size() < k_) {
             heap_.push_back(candidate);
             std::push_heap(heap_.begin(), heap_.end());
-        } else if (candidate < heap_.front()) {
+        } else if (k_ != 0 && candidate < heap_.front()) {
             std::pop_heap(heap_.begin(), heap_.end());
             heap_.back() = candidate;
             std::push_heap(heap_.begin(), heap_.end());
         }
+    }
+
+    [[nodiscard]] std::size_t room() const noexcept { return k_; }
+    // No candidate above it can enter.
+    [[nodiscard]] float limit() const noexcept {
+        return heap_.size() < k_ ? std::numeric_limits<float>::infinity() : heap_.front().cost;
     }
 
     // Best first. Ends the use as a heap.

@@ -368,7 +368,7 @@ def test_stub_names_what_the_module_has() -> None:
 
 
 def test_stub_names_the_arguments() -> None:
-    (index_class,) = (node for node in stub().body if isinstance(node, ast.ClassDef))
+    (index_class,) = (node for node in stub().body if isinstance(node, ast.ClassDef) and node.name == "FlatIndex")
     index = _vdb.FlatIndex(dimension=2, metric="l2")
     arguments: dict[str, dict[str, Any]] = {
         "add": {"ids": [1], "vectors": ONE},

@@ -79,11 +79,11 @@ public:
     [[nodiscard]] Metric metric() const noexcept { return metric_; }
 
 private:
+    class Source;
     void require_new_batch(std::span<const Id> ids, std::span<const float> vectors) const;
     [[nodiscard]] float inverse_length(const float* vector) const;
     void grow(std::size_t count);
     void append(std::span<const Id> ids, std::span<const float> vectors);
-    void score_tile(const float* query, std::size_t first_row, std::size_t row_count, float* costs) const;
 
     const std::size_t dimension_;
     const Metric metric_;

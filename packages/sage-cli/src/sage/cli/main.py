@@ -22,6 +22,7 @@ from sage.common.logging import reset as reset_logging
 from sage.kernel.api import JobFailedError
 
 from .compile_command import PipelineForm, PlanFormat, compare_plans, compile_pipeline, write_pipeline
+from .db_app import app as db_app
 from .dead_letters_command import export_dead_letters, list_dead_letters, show_dead_letter
 from .doctor_command import run_doctor
 from .errors import CommandError, CommandInterruptedError
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(help="Items that could not be processed, and why.", no_args_is_help=False)
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(db_app, name="db")
 
 Pipeline = Annotated[
     Path,

@@ -1,0 +1,1 @@
+"""The vector benchmark: `python -m benchmark.vdb`. See README.md."""

@@ -1,0 +1,417 @@
+// Walking over the graph, and the exact scores at the end.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "graph_core.hpp"
+
+namespace sage::vdb {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+// Of so many of the best candidates the links are fetched before their turn comes.
+constexpr std::size_t links_ahead = 3;
+// Below that many allowed slots per candidate kept it is cheaper to look at all of them.
+constexpr std::size_t scan_per_effort = 100;
+constexpr std::size_t scan_min = 4000;
+// So many allowed neighbours, direct or next but one, are enough of one node.
+constexpr std::size_t detour_enough = 32;
+constexpr std::size_t detours_ahead = 4;
+constexpr std::size_t batch_max = 256;
+
+void prefetch(const void* from, std::size_t bytes) {
+    const char* at = static_cast<const char*>(from);
+    for (std::size_t i = 0; i < bytes; i += cache_line_bytes) {
+        // Into the L2 cache: the lines of a batch come faster than the L1 cache has places to wait for them.
+        __builtin_prefetch(at + i, 0, 2);
+    }
+}
+
+bool is_allowed(std::span<const std::uint64_t> allowed, Slot slot) {
+    return slot / 64 < allowed.size() && (allowed[slot / 64] >> (slot % 64) & 1U) != 0;
+}
+
+bool better(const Candidate& a, const Candidate& b) {
+    return a.cost != b.cost ? a.cost < b.cost : a.slot() < b.slot();
+}
+
+}  // namespace
+
+float Pool::limit_of(bool full) const noexcept { return full ? entries_[size_ - 1].cost : infinity; }
+
+std::size_t Pool::insert(float cost, Slot slot) {
+    std::size_t low = 0;
+    std::size_t high = size_;
+    while (low < high) {
+        const std::size_t middle = (low + high) / 2;
+        if (entries_[middle].cost <= cost) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    // When full the last one falls off: there is room for one more behind.
+    std::memmove(entries_.data() + low + 1, entries_.data() + low, (size_ - low) * sizeof(Candidate));
+    entries_[low] = {cost, slot};
+    size_ = std::min(size_ + 1, room_);
+    next_ = std::min(next_, low);
+    return low;
+}
+
+Slot Pool::follow_next() {
+    if (next_ >= size_) {
+        return no_slot;
+    }
+    const Slot slot = entries_[next_].slot();
+    entries_[next_].marked_slot |= Candidate::mark;
+    do {
+        ++next_;
+    } while (next_ < size_ && entries_[next_].followed());
+    return slot;
+}
+
+void Visited::reset(std::size_t slots) {
+    const std::size_t words = (slots + 63) / 64;
+    if (met_.size() < words_.size() / 8) {
+        for (const Slot slot : met_) {
+            words_[slot / 64] = 0;
+        }
+    } else {
+        std::fill(words_.begin(), words_.end(), 0);
+    }
+    met_.clear();
+    if (words_.size() < words) {
+        words_.resize(words + words / 4);
+    }
+}
+
+ContextPool::~ContextPool() {
+    for (std::atomic<Context*>& place : free_) {
+        const std::unique_ptr<Context> owned(place.load(std::memory_order_acquire));
+    }
+}
+
+std::unique_ptr<Context> ContextPool::take() {
+    for (std::atomic<Context*>& place : free_) {
+        if (place.load(std::memory_order_relaxed) != nullptr) {
+            if (Context* context = place.exchange(nullptr, std::memory_order_acquire); context != nullptr) {
+                return std::unique_ptr<Context>(context);
+            }
+        }
+    }
+    return std::make_unique<Context>();
+}
+
+void ContextPool::give(std::unique_ptr<Context> context) noexcept {
+    for (std::atomic<Context*>& place : free_) {
+        Context* nothing = nullptr;
+        if (place.load(std::memory_order_relaxed) == nullptr &&
+            place.compare_exchange_strong(nothing, context.get(), std::memory_order_release)) {
+            static_cast<void>(context.release());
+            return;
+        }
+    }
+}
+
+void GraphIndex::Core::prefetch_code(Slot slot) const {
+    prefetch(codes->row(slot), transform.stride);
+    __builtin_prefetch(norms->row(slot));
+}
+
+// Costs of context.batch, into context.scores: the squared distance to the query less what all have in common.
+void GraphIndex::Core::score_batch(Context& context) const {
+    const std::size_t count = context.batch.size();
+    context.codes.resize(count);
+    context.products.resize(count);
+    context.scores.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        context.codes[i] = codes->row(context.batch[i]);
+    }
+    kernels.byte_product_rows(context.query.bytes.data(), context.codes.data(), count, transform.stride,
+                              context.products.data());
+    const float factor = 2.0F * transform.step * context.query.step;
+    for (std::size_t i = 0; i < count; ++i) {
+        context.scores[i] = *norms->row(context.batch[i]) -
+                            factor * static_cast<float>(context.products[i] - context.query.offset);
+    }
+}
+
+// The greedy search of the paper (algorithm 1) with a pool of `effort` candidates; leaves them in context.pool.
+// `followed`, if given, takes every node whose links were followed.
+void GraphIndex::Core::walk(Context& context, std::size_t effort, std::vector<Candidate>* followed) const {
+    Pool& pool = context.pool;
+    pool.reset(effort);
+    context.visited.reset(slot_end.load(std::memory_order_acquire));
+    const Slot start = entry.load(std::memory_order_acquire);
+    if (start == no_slot) {
+        return;
+    }
+    context.batch.assign(1, start);
+    context.visited.add(start);
+    score_batch(context);
+    pool.insert(context.scores[0], start);
+    const std::size_t width = links->stride();
+    const std::size_t link_bytes = width * sizeof(Links);
+    context.batch.resize(width);
+    for (;;) {
+        if (followed != nullptr && pool.next() < pool.candidates().size()) {
+            followed->push_back(pool.candidates()[pool.next()]);
+        }
+        const Slot slot = pool.follow_next();
+        if (slot == no_slot) {
+            return;
+        }
+        const Links* row = links->row(slot);
+        std::size_t count = 0;
+        context.batch.resize(width);
+        for (std::size_t i = 0; i < width; ++i) {
+            const Slot neighbour = row[i].load(std::memory_order_acquire);
+            if (neighbour == no_slot) {
+                break;
+            }
+            // A node may be linked that came after this search began and that it has no room to mark.
+            if (context.visited.covers(neighbour) && context.visited.add(neighbour)) {
+                prefetch_code(neighbour);
+                context.batch[count++] = neighbour;
+            }
+        }
+        if (const Slot next = pool.peek(); next != no_slot) {
+            prefetch(links->row(next), link_bytes);
+        }
+        context.batch.resize(count);
+        score_batch(context);
+        for (std::size_t i = 0; i < count; ++i) {
+            const float cost = context.scores[i];
+            if (cost < pool.limit() && pool.insert(cost, context.batch[i]) < pool.next() + links_ahead) {
+                prefetch(links->row(context.batch[i]), link_bytes);
+            }
+        }
+    }
+}
+
+// The same over allowed nodes alone. A node that is not allowed is stepped over: its neighbours stand in for it, as
+// long as there are few (the idea of Patel et al., "ACORN", SIGMOD 2024).
+void GraphIndex::Core::walk_filtered(Context& context, std::size_t effort,
+                                     std::span<const std::uint64_t> allowed) const {
+    Pool& pool = context.pool;
+    pool.reset(effort);
+    context.visited.reset(slot_end.load(std::memory_order_acquire));
+    const Slot start = entry.load(std::memory_order_acquire);
+    if (start == no_slot) {
+        return;
+    }
+    const std::size_t width = links->stride();
+    const auto visit = [&](Slot neighbour) {
+        if (context.visited.covers(neighbour) && context.visited.add(neighbour) && is(neighbour, live)) {
+            prefetch_code(neighbour);
+            context.batch.push_back(neighbour);
+        }
+    };
+    Slot slot = start;
+    context.batch.clear();
+    if (is_allowed(allowed, start)) {
+        visit(start);
+    }
+    for (;;) {
+        context.detours.clear();
+        const Links* row = links->row(slot);
+        for (std::size_t i = 0; i < width; ++i) {
+            const Slot neighbour = row[i].load(std::memory_order_acquire);
+            if (neighbour == no_slot) {
+                break;
+            }
+            if (is_allowed(allowed, neighbour)) {
+                visit(neighbour);
+            } else if (context.visited.covers(neighbour)) {
+                context.detours.push_back(neighbour);
+            }
+        }
+        for (std::size_t at = 0; at < context.detours.size() && context.batch.size() < detour_enough; ++at) {
+            // Few of them are taken as a rule, so only some are fetched ahead, and each is taken once in a search.
+            if (at + detours_ahead < context.detours.size()) {
+                prefetch(links->row(context.detours[at + detours_ahead]), width * sizeof(Links));
+            }
+            if (!context.visited.add(context.detours[at])) {
+                continue;
+            }
+            const Links* next = links->row(context.detours[at]);
+            for (std::size_t i = 0; i < width; ++i) {
+                const Slot neighbour = next[i].load(std::memory_order_acquire);
+                if (neighbour == no_slot) {
+                    break;
+                }
+                if (is_allowed(allowed, neighbour)) {
+                    visit(neighbour);
+                }
+            }
+        }
+        score_batch(context);
+        for (std::size_t i = 0; i < context.batch.size(); ++i) {
+            if (context.scores[i] < pool.limit() &&
+                pool.insert(context.scores[i], context.batch[i]) < pool.next() + links_ahead) {
+                prefetch(links->row(context.batch[i]), width * sizeof(Links));
+            }
+        }
+        context.batch.clear();
+        slot = pool.follow_next();
+        if (slot == no_slot) {
+            return;
+        }
+    }
+}
+
+// Looks at the codes of all allowed slots.
+void GraphIndex::Core::scan(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const {
+    context.pool.reset(effort);
+    const std::size_t end = slot_end.load(std::memory_order_acquire);
+    const auto flush = [&] {
+        score_batch(context);
+        for (std::size_t i = 0; i < context.batch.size(); ++i) {
+            if (context.scores[i] < context.pool.limit()) {
+                context.pool.insert(context.scores[i], context.batch[i]);
+            }
+        }
+        context.batch.clear();
+    };
+    context.batch.clear();
+    for (std::size_t word = 0; word < std::min(allowed.size(), (end + 63) / 64); ++word) {
+        for (std::uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
+            const std::size_t slot = word * 64 + static_cast<std::size_t>(std::countr_zero(bits));
+            if (slot < end && is(static_cast<Slot>(slot), live)) {
+                prefetch_code(static_cast<Slot>(slot));
+                context.batch.push_back(static_cast<Slot>(slot));
+                if (context.batch.size() == batch_max) {
+                    flush();
+                }
+            }
+        }
+    }
+    flush();
+}
+
+// Scores as the caller knows them, from the rows.
+void GraphIndex::Core::exact_scores(Context& context, std::span<const Slot> of, float* scores) const {
+    constexpr std::size_t ahead = 4;
+    const float* query = context.exact_query.data();
+    for (std::size_t i = 0; i < std::min(ahead, of.size()); ++i) {
+        prefetch(rows.row(of[i]), row_bytes);
+    }
+    const bool squared = metric == Metric::l2;
+    for (std::size_t i = 0; i < of.size(); ++i) {
+        if (i + ahead < of.size()) {
+            prefetch(rows.row(of[i + ahead]), row_bytes);
+        }
+        const std::byte* row = rows.row(of[i]);
+        if (options.rows == RowFormat::float32) {
+            const auto* values = reinterpret_cast<const float*>(row);
+            (squared ? kernels.float_l2_squared_rows : kernels.float_product_rows)(query, &values, 1, dimension,
+                                                                                  scores + i);
+            continue;
+        }
+        const auto* values = reinterpret_cast<const std::uint16_t*>(row);
+        const bool brain = options.rows == RowFormat::bfloat16;
+        const auto kernel = squared ? (brain ? kernels.bfloat16_l2_squared_rows : kernels.float16_l2_squared_rows)
+                                    : (brain ? kernels.bfloat16_product_rows : kernels.float16_product_rows);
+        kernel(query, &values, 1, dimension, scores + i);
+    }
+    if (metric == Metric::cosine) {
+        std::transform(scores, scores + of.size(), scores, [](float x) { return std::clamp(x, -1.0F, 1.0F); });
+    }
+}
+
+// Scores the best candidates exactly and gives the best k of them.
+std::size_t GraphIndex::Core::rank(Context& context, std::size_t k, Slot* slots, float* scores) const {
+    // The codes order all but exactly: what is some places behind the k-th cannot come before it. More of it where they
+    // keep less.
+    const float lost = std::clamp(1.0F - transform.energy, 0.0F, 1.0F);
+    const std::size_t wanted = k + 4 + k / 8 + static_cast<std::size_t>(20.0F * lost * static_cast<float>(k));
+    context.batch.clear();
+    for (const Candidate& candidate : context.pool.candidates()) {
+        if (context.batch.size() == wanted) {
+            break;
+        }
+        if (is(candidate.slot(), live)) {
+            context.batch.push_back(candidate.slot());
+        }
+    }
+    context.scores.resize(context.batch.size());
+    exact_scores(context, context.batch, context.scores.data());
+    context.ranked.clear();
+    const float sign = higher_is_better(metric) ? -1.0F : 1.0F;
+    for (std::size_t i = 0; i < context.batch.size(); ++i) {
+        context.ranked.push_back({sign * context.scores[i], context.batch[i]});
+    }
+    const std::size_t count = std::min(k, context.ranked.size());
+    std::partial_sort(context.ranked.begin(), context.ranked.begin() + static_cast<std::ptrdiff_t>(count),
+                      context.ranked.end(), better);
+    for (std::size_t i = 0; i < count; ++i) {
+        slots[i] = context.ranked[i].slot();
+        scores[i] = sign * context.ranked[i].cost;
+    }
+    return count;
+}
+
+// Before there is a graph: every live row.
+std::size_t GraphIndex::Core::search_all(Context& context, std::size_t k, Slot* slots, float* scores,
+                                         const std::span<const std::uint64_t>* allowed) const {
+    const Slot end = slot_end.load(std::memory_order_acquire);
+    context.batch.clear();
+    for (Slot slot = 0; slot < end; ++slot) {
+        if (is(slot, live) && (allowed == nullptr || is_allowed(*allowed, slot))) {
+            context.batch.push_back(slot);
+        }
+    }
+    context.scores.resize(context.batch.size());
+    exact_scores(context, context.batch, context.scores.data());
+    const float sign = higher_is_better(metric) ? -1.0F : 1.0F;
+    context.ranked.clear();
+    for (std::size_t i = 0; i < context.batch.size(); ++i) {
+        context.ranked.push_back({sign * context.scores[i], context.batch[i]});
+    }
+    const std::size_t count = std::min(k, context.ranked.size());
+    std::partial_sort(context.ranked.begin(), context.ranked.begin() + static_cast<std::ptrdiff_t>(count),
+                      context.ranked.end(), better);
+    for (std::size_t i = 0; i < count; ++i) {
+        slots[i] = context.ranked[i].slot();
+        scores[i] = sign * context.ranked[i].cost;
+    }
+    return count;
+}
+
+std::size_t GraphIndex::Core::search(std::span<const float> query, std::size_t k, std::size_t effort, Slot* slots,
+                                     float* scores, const std::span<const std::uint64_t>* allowed) const {
+    const ContextPool::Lease lease(contexts);
+    Context& context = *lease;
+    const Epochs::Guard guard = epochs.enter();
+    context.exact_query.assign(query.begin(), query.end());
+    if (metric == Metric::cosine) {
+        const float length = std::sqrt(distance::kernels().inner_product(query.data(), query.data(), dimension));
+        const float scale = length > 1e-30F ? 1.0F / length : 0.0F;
+        for (float& value : context.exact_query) {
+            value *= scale;
+        }
+    }
+    if (!trained.load(std::memory_order_acquire)) {
+        return search_all(context, k, slots, scores, allowed);
+    }
+    encode_query(transform, metric, context.exact_query.data(), context.query, context.buffers);
+    const std::size_t kept = std::max(effort, k);
+    if (allowed == nullptr) {
+        walk(context, kept, nullptr);
+        return rank(context, k, slots, scores);
+    }
+    std::size_t count = 0;
+    for (const std::uint64_t word : *allowed) {
+        count += static_cast<std::size_t>(std::popcount(word));
+    }
+    if (count <= std::max(scan_min, scan_per_effort * kept)) {
+        scan(context, kept, *allowed);
+    } else {
+        walk_filtered(context, kept, *allowed);
+    }
+    return rank(context, k, slots, scores);
+}
+
+}  // namespace sage::vdb
