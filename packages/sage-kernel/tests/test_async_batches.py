@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import SCRATCH, environment
+from environments import SCRATCH, environment, letters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage.kernel.api import Contract, ErrorPolicy, IOSpec, JobFailedError, LocalEnvironment, OnError, Resources
+from sage.kernel.api import (
+    Contract,
+    ErrorPolicy,
+    IOSpec,
+    JobFailedError,
+    LocalEnvironment,
+    MapFunction,
+    OnError,
+    Resources,
+)
 
 ITEMS = 6_000
 
@@ -133,3 +142,28 @@ def test_what_came_through_before_a_failure_counts() -> None:
         job.wait()
     (found,) = [each for each in job.metrics().operators if each.operator == "call"]
     assert (found.items_in, found.items_out, found.errors) == (4_322, 4_321, 1)
+
+
+class Runs(MapFunction[int, tuple[int, int, int]]):
+    """How often its key has come, one item at a time."""
+
+    contract = contract(1)
+
+    async def execute(self, item: int) -> tuple[int, int, int]:
+        if item == ITEMS - 1:
+            raise ValueError(item)
+        state = self.ctx.state
+        state["seen"] = state.get("seen", 0) + 1
+        return item, self.ctx.key, state["seen"]
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_each_call_knows_the_key_of_its_own_item(tmp_path: Path, parallelism: int) -> None:
+    env = environment(tmp_path)
+    outputs: list[tuple[int, int, int]] = []
+    stream = env.from_collection(range(ITEMS)).key_by(lambda item: item % 7)
+    stream.map(Runs, parallelism=parallelism).sink(outputs.append)
+    env.submit()
+    assert sorted(outputs) == [(item, item % 7, item // 7 + 1) for item in range(ITEMS - 1)]
+    (letter,) = letters(tmp_path)
+    assert letter.key == str((ITEMS - 1) % 7)

@@ -330,6 +330,19 @@ def test_state_behind_it_is_told_at_the_end(tmp_path: Path) -> None:
     assert sorted(stream.collect()) == [33, 33, 34]
 
 
+def test_a_list_may_wait_longer_than_a_poll_can(tmp_path: Path) -> None:
+    def slowly() -> Iterator[int]:
+        for item in range(4):
+            time.sleep(0.02)
+            yield item
+
+    env = environment(tmp_path)
+    out: list[tuple[int, int]] = []
+    env.from_collection(slowly()).map(sizes, batch=Batching(size=3, max_wait_s=1e12), contract=PROCESS).sink(out.append)
+    finished(env)
+    assert out == [(0, 3), (1, 3), (2, 3), (3, 1)]
+
+
 @pytest.mark.parametrize("max_wait_s", [0.0, 0.2])
 def test_a_list_goes_when_its_time_has_come(max_wait_s: float, tmp_path: Path) -> None:
     """A source that pauses for much longer: what it has given before does not wait for what comes after."""

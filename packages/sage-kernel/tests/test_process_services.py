@@ -72,6 +72,21 @@ def doubling_pipeline() -> LocalEnvironment:
     return service
 
 
+class AskForYears(Ask):
+    timeout_s = 1e12
+
+
+def test_a_call_may_wait_longer_than_a_poll_can(tmp_path: Path) -> None:
+    def slowly(request: int) -> int:
+        time.sleep(0.03)
+        return request * 2
+
+    env = environment(tmp_path)
+    env.register_service("s", slowly)
+    assert env.from_collection(range(3)).map(AskForYears, contract=PROCESS).collect() == [0, 2, 4]
+    assert env.from_collection(range(3)).map(AskForYears).collect() == [0, 2, 4]
+
+
 @pytest.mark.parametrize("make", [lambda: double, lambda: double_later, doubling_pipeline])
 @settings(max_examples=12, deadline=None)
 @given(

@@ -228,6 +228,23 @@ def test_a_killed_process_leaves_no_gap(tmp_path: Path) -> None:
     assert [letter.item for letter in letters(tmp_path)] == ["13"]
 
 
+def test_ordered_that_shares_a_process_has_no_state_to_lose(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    died = tmp_path / "died"
+
+    def deadly(n: int) -> int:
+        if n == 13 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    out: list[int] = []
+    env.from_collection(range(60)).map(deadly, contract=PROCESS).ordered().sink(out.append)
+    assert ["deadly", "ordered"] in [list(task.chain) for task in env.compile().tasks]
+    finished(env)
+    assert out == list(range(60))
+
+
 def test_an_item_goes_on_before_the_next_one_of_its_source_has_come(tmp_path: Path) -> None:
     out: list[int] = []
     seen: list[bool] = []

@@ -22,6 +22,8 @@ from .processes import ProcessPool, WorkerProcess, widen
 __all__ = ["ProcessLine", "add_link", "join_line"]
 
 _EXIT_WAIT_S = 5.0
+# A poll cannot wait longer than some weeks.
+_WAIT_MAX_S = 3600.0
 
 
 class ProcessLine:
@@ -161,14 +163,14 @@ class ProcessLine:
                 return answer
 
     def has_news(self, timeout_s: float) -> bool:
-        """Whether there is something to receive, or a process has ended; waits for it up to that long."""
+        """Whether there is something to receive, or a process has ended; waits that long for it, an hour at most."""
         descriptor, has_more = self.link.reading
         if has_more:
             return True
         arrivals = select.poll()
         for watched in (descriptor, *(process.end_fd for process in self.processes)):
             arrivals.register(watched, select.POLLIN)
-        return bool(arrivals.poll(math.ceil(timeout_s * 1000)))
+        return bool(arrivals.poll(math.ceil(min(timeout_s, _WAIT_MAX_S) * 1000)))
 
     # -- facts
 

@@ -65,6 +65,7 @@ def generate_async_chain(
     steps: Sequence[Step],
     *,
     each_row: bool,
+    keys_in: bool,
     keys_out: bool,
     outputs: tuple[list[Any], list[Any], list[int]],
     fail: Callable[..., Awaitable[None]],
@@ -75,6 +76,7 @@ def generate_async_chain(
     Args:
         steps: the operators.
         each_row: `row_done` is called for each row, because something follows from each: the next row of its key.
+        keys_in: rows have a key, which operators and dead letters are told; a packet in one go knows of none.
         keys_out: outputs are appended with their key.
         outputs: lists of values, keys and origins to append to; they are emptied in place.
         fail: `await fail(step number, error, value, key, origin)` deals with an item whose operator raised.
@@ -112,7 +114,8 @@ def generate_async_chain(
     )
     lines += [f"            {nothing_follows}row_done(first_key, o)"]
     lines += ["        if slots.blocked is not None: await shield(slots.blocked)"]
-    in_one_go = not each_row and not keys_out and all(step.kind in _IN_ONE_GO for step in steps)
+    keyed = keys_in or keys_out
+    in_one_go = not each_row and not keyed and all(step.kind in _IN_ONE_GO for step in steps)
     if in_one_go:
         lines += _batch_lines(steps)
     text = "\n".join(lines) + "\n"

@@ -81,6 +81,7 @@ class AsyncTask(Task):
         self._code = generate_async_chain(
             self.parts.steps,
             each_row=self._keyed or self.stamps_rows,
+            keys_in=self.parts.keys_in,
             keys_out=self.parts.keys_out,
             outputs=(outputs.values, outputs.keys, outputs.origins),
             fail=self._fail,

@@ -76,6 +76,8 @@ _STATELESS_KINDS: Final = frozenset(
         OperatorKind.KEY_BY,
         OperatorKind.COMAP,
         OperatorKind.SPLIT,
+        # What restores the order stands in front of its task; in a chain it passes items on.
+        OperatorKind.ORDERED,
         OperatorKind.SINK,
     }
 )

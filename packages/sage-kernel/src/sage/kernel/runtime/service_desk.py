@@ -34,6 +34,8 @@ __all__ = ["DeskServices", "ServedLine", "ServiceDesk"]
 
 logger = logging.getLogger("sage.kernel.services")
 
+_WAIT_MAX_S = 3600.0
+
 
 class DeskServices(Protocol):
     """The services of the job."""
@@ -128,7 +130,9 @@ class ServiceDesk:
         for watched in (descriptor, self._woken_fd, self._end_fd):
             poll.register(watched, select.POLLIN)
         late_at = min((request.late_at for request in self._requests.values()), default=math.inf)
-        wait_ms = None if late_at == math.inf else max(0, math.ceil((late_at - time.monotonic()) * 1000))
+        # A poll cannot wait longer than some weeks; who wakes early looks at the clock and waits again.
+        wait_s = min(_WAIT_MAX_S, max(0.0, late_at - time.monotonic()))
+        wait_ms = None if late_at == math.inf else math.ceil(wait_s * 1000)
         ready = {found for found, _ in poll.poll(wait_ms)}
         if self._woken_fd in ready:
             os.read(self._woken_fd, 4096)

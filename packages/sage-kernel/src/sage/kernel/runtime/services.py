@@ -409,7 +409,7 @@ class ServiceHost:
         """
         answer = self.ask(who, name, request)
         try:
-            return answer.result(timeout_s)
+            return answer.result(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         except TimeoutError:
             if answer.cancel():
                 raise _late(who, name, timeout_s) from None
