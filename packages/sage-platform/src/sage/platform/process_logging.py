@@ -56,7 +56,7 @@ def levels_now() -> LogLevels:
         False
     """
     levels = {"": logging.root.level}
-    for name, found in tuple(logging.root.manager.loggerDict.items()):
+    for name, found in logging.root.manager.loggerDict.copy().items():
         if isinstance(found, logging.Logger) and found.level:
             levels[name] = found.level
     return LogLevels(levels, logging.root.manager.disable)

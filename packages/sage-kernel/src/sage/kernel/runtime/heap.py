@@ -57,6 +57,7 @@ class HeldHeap:
             if not self._jobs and self._froze:
                 self._froze = False
                 gc.unfreeze()
-                if self._pace is not None:
-                    gc.set_threshold(*self._pace)
-                    self._pace = None
+                pace, self._pace = self._pace, None
+                # Unless the program has chosen another pace meanwhile.
+                if pace is not None and gc.get_threshold() == (YOUNG_MIN, *pace[1:]):
+                    gc.set_threshold(*pace)
