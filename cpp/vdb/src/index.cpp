@@ -10,8 +10,8 @@
 namespace sage::vdb {
 namespace {
 
-// What a search of the graph takes, in the time in which flat reads so many bytes: below, flat is not slower. Measured
-// on rows of 128 and 1024 dimensions (sage_vdb_index_bench, graph at recall@10 of 0.99).
+// Up to so many bytes flat is taken to be no slower than a graph: an estimate from 16 GB/s of reading and some 100 us per
+// search of a graph. The benchmark one_query in index_bench.cpp measures it.
 constexpr std::size_t flat_bytes_max = std::size_t{2} * 1024 * 1024;
 
 constexpr IndexKind all_kinds[] = {IndexKind::automatic, IndexKind::flat, IndexKind::hnsw, IndexKind::ivf_flat,
