@@ -79,7 +79,8 @@ RowFormat row_format_of(const IndexOptions& options) {
         case Storage::bfloat16: return RowFormat::bfloat16;
         default: break;
     }
-    throw InvalidArgument("storage must be float32, float16 or bfloat16 for a graph, whose codes are 8 bits anyway, got '" +
+    throw InvalidArgument("storage must be float32, float16 or bfloat16 for a graph, whose codes are 8 bits anyway, "
+                          "got '" +
                           std::string(storage_name(options.storage)) + "'");
 }
 
