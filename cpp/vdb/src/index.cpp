@@ -11,9 +11,9 @@ namespace sage::vdb {
 namespace {
 
 // Up to so many bytes flat is no slower than a graph, about. Measured with one_query of index_bench.cpp (AVX-512, rows
-// in the cache, float32, k = 10, effort 32; processor time, flat / graph): 128 dimensions, 1,000 rows (500 KiB) 7.2 / 8.2
-// us, 2,000 rows 14 / 10 us; 1024 dimensions, 250 rows (1,000 KiB) 8.6 / 13.6 us, 500 rows 32 / 27 us. They meet at some
-// 640 KiB and 1.6 MiB.
+// in the cache, float32, k = 10, effort 32; processor time of flat and of graph): 128 dimensions, 1,000 rows (500 KiB)
+// 7.2 and 8.2 us, 2,000 rows 14 and 10 us; 1024 dimensions, 250 rows (1,000 KiB) 8.6 and 13.6 us, 500 rows 32 and 27
+// us. They meet at some 640 KiB and 1.6 MiB.
 constexpr std::size_t flat_bytes_max = std::size_t{1024} * 1024;
 
 constexpr IndexKind all_kinds[] = {IndexKind::automatic, IndexKind::flat, IndexKind::hnsw, IndexKind::ivf_flat,
