@@ -47,8 +47,8 @@ std::uint64_t select(const float* products, const float* addends, float factor, 
 void bit_rows(const std::int8_t* query, const std::uint8_t* const* rows, std::size_t row_count, std::size_t words,
               std::int32_t* products) {
     // Byte i of a register takes the byte of the row that has its bit, then keeps that bit alone.
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3,
-                                            3, 3, 3, 3, 3);
+    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2,
+                                            3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bits = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ULL));
     const __m256i ones = _mm256_set1_epi8(1);
     const __m256i pairs = _mm256_set1_epi16(1);

@@ -76,6 +76,9 @@ void one_query(benchmark::State& state) {
         benchmark::DoNotOptimize(index->search(query, 10, 32));
     }
 }
-BENCHMARK(one_query)->ArgNames({"rows", "dimension", "kind"})->ArgsProduct({{1'000, 4'000, 16'000}, {128}, {1, 4}});
+BENCHMARK(one_query)
+    ->ArgNames({"rows", "dimension", "kind"})
+    ->ArgsProduct({{1'000, 2'000, 4'000}, {128}, {1, 4}})
+    ->ArgsProduct({{250, 500, 1'000}, {1024}, {1, 4}});
 
 }  // namespace

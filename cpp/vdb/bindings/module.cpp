@@ -185,7 +185,8 @@ void bind_flat_index(py::module_& module) {
 }  // namespace sage::bindings
 
 PYBIND11_MODULE(_vdb, module) {
-    module.doc() = "The native vector indexes of SAGE; see sage/vdb/flat_index.hpp and graph_index.hpp for their guarantees.";
+    module.doc() =
+        "The native vector indexes of SAGE; see sage/vdb/flat_index.hpp and graph_index.hpp for their guarantees.";
     sage::bindings::register_error_translator();
     sage::bindings::bind_flat_index(module);
     sage::bindings::bind_graph_index(module);

@@ -41,9 +41,11 @@ Inputs seeds() {
             options.kind = kind;
             options.storage = storage;
             const auto index = vdb::make_index(options);
-            std::vector<vdb::Slot> slots(20);
+            // Single bits learn from rows in some number, and have a form of their own before.
+            const bool many = storage == vdb::Storage::bit1 && kind != vdb::IndexKind::ivf_flat;
+            std::vector<vdb::Slot> slots(many ? 260 : 20);
             std::iota(slots.begin(), slots.end(), vdb::Slot{0});
-            std::vector<float> vectors(60);
+            std::vector<float> vectors(3 * slots.size());
             for (std::size_t i = 0; i < vectors.size(); ++i) {
                 vectors[i] = static_cast<float>(i * 7 % 11) - 5.0F;
             }

@@ -251,13 +251,17 @@ public:
     }
     // Costs, lower is better: the score itself for l2, its negation otherwise.
     void costs(Query query, const RowBlock& rows, float* costs) const {
-        const auto* first = reinterpret_cast<const float*>(rows.rows[0]);
+        const float* values[block_rows];
+        for (std::size_t i = 0; i < rows.count; ++i) {
+            values[i] = reinterpret_cast<const float*>(rows.rows[i]);
+        }
+        const distance::PanelKernels& kernels = distance::panel_kernels();
         const std::size_t dimension = index_.dimension_;
         if (index_.metric_ == Metric::l2) {
-            index_.kernels_.l2_squared_rows(query, first, rows.count, dimension, costs);
+            kernels.l2_squared_rows(query, values, rows.count, dimension, costs);
             return;
         }
-        index_.kernels_.inner_product_rows(query, first, rows.count, dimension, costs);
+        kernels.product_rows(query, values, rows.count, dimension, costs);
         if (index_.metric_ == Metric::inner_product) {
             std::transform(costs, costs + rows.count, costs, [](float x) { return -x; });
             return;

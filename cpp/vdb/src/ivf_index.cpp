@@ -186,7 +186,8 @@ void IvfIndex::discard() {
             if (list.use_count() > 1) {
                 continue;
             }
-            for (const Block* block = list->first.load(std::memory_order_relaxed); block != nullptr; block = block->next) {
+            const Block* block = list->first.load(std::memory_order_relaxed);
+            for (; block != nullptr; block = block->next) {
                 memory_.fetch_sub(block->bytes, std::memory_order_relaxed);
             }
         }

@@ -90,7 +90,8 @@ AlignedVector<float> find_centres(std::span<const float> vectors, std::size_t di
     }
     AlignedVector<float> centres(count * dimension);
     for (std::size_t centre = 0; centre < count; ++centre) {
-        std::copy_n(sample.data() + order[centre % sampled] * dimension, dimension, centres.data() + centre * dimension);
+        std::copy_n(sample.data() + order[centre % sampled] * dimension, dimension,
+                    centres.data() + centre * dimension);
     }
     std::vector<std::uint32_t> nearest(sampled);
     for (std::size_t iteration = 0; iteration < iterations; ++iteration) {

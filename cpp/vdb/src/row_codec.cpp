@@ -20,8 +20,6 @@ struct Factors {
     float squares;
 };
 
-constexpr std::size_t centre_least = 64;
-
 constexpr Storage all_storages[] = {Storage::float32, Storage::float16, Storage::bfloat16,
                                     Storage::int8,    Storage::int4,    Storage::bit1};
 
@@ -112,7 +110,7 @@ RowCodec::RowCodec(std::size_t dimension, Metric metric, Storage storage)
 
 void RowCodec::learn(std::span<const float> vectors) {
     const std::size_t count = vectors.size() / dimension_;
-    if (storage_ != Storage::bit1 || count < centre_least) {
+    if (storage_ != Storage::bit1 || count == 0) {
         return;
     }
     std::vector<double> sums(dimension_, 0.0);

@@ -14,10 +14,7 @@
 namespace sage::vdb {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the format is little endian");
-
-// Squares of such lengths, and their sums and differences, are finite.
-constexpr float length_max = 6.5e18F;
+constexpr float squares_max = SlotIndex::length_max * SlotIndex::length_max;
 constexpr float half_max = 65504.0F;
 constexpr float cosine_length_min = 1e-30F;
 
@@ -63,7 +60,7 @@ void require_vectors(std::span<const float> vectors, std::size_t dimension, bool
     for (std::size_t row = 0; row < vectors.size() / dimension; ++row) {
         const auto vector = vectors.subspan(row * dimension, dimension);
         const float squares = distance::kernels().inner_product(vector.data(), vector.data(), dimension);
-        if (squares <= length_max * length_max && !(narrow && squares > half_max * half_max)) {
+        if (squares <= squares_max && !(narrow && squares > half_max * half_max)) {
             continue;
         }
         for (std::size_t i = 0; i < dimension; ++i) {
@@ -77,7 +74,7 @@ void require_vectors(std::span<const float> vectors, std::size_t dimension, bool
                                       std::to_string(vector[i]) + "; float32 or bfloat16 rows hold it");
             }
         }
-        if (!(squares <= length_max * length_max)) {
+        if (!(squares <= squares_max)) {
             throw InvalidArgument(std::string(what) + "[" + std::to_string(row) +
                                   "] must not be longer than 6.5e18, so that scores stay finite");
         }
@@ -87,26 +84,6 @@ void require_vectors(std::span<const float> vectors, std::size_t dimension, bool
 // So far ahead rows are fetched: what comes from memory is on its way while the rows before are looked at.
 constexpr std::size_t fetch_ahead_bytes = 8192;
 constexpr std::size_t burst_bytes = 4096;
-
-constexpr char magic[8] = {'S', 'A', 'G', 'E', 'I', 'N', 'D', 'X'};
-constexpr std::uint32_t version = 1;
-constexpr std::uint32_t no_rerank = 0xFFFFFFFF;
-constexpr std::uint8_t removed_state = 1;
-constexpr std::uint8_t live_state = 3;
-
-struct Head {
-    std::uint32_t kind;
-    std::uint32_t metric;
-    std::uint32_t storage;
-    std::uint32_t rerank;
-    std::uint32_t rerank_factor;
-    std::uint32_t lists;
-    std::uint32_t links;
-    std::uint32_t build_effort;
-    float removed_share_max;
-    std::uint32_t unused;
-    std::uint64_t dimension;
-};
 
 }  // namespace
 
@@ -140,23 +117,10 @@ void share_work(std::size_t count, std::size_t threads, std::size_t claim,
     }
 }
 
-void refuse_bytes(const std::string& why) { throw InvalidArgument("not a saved index: " + why); }
-
-void require_bytes(bool holds, const char* why) {
-    if (!holds) {
-        refuse_bytes(why);
-    }
-}
-
-void ByteReader::require_left(std::size_t count, std::size_t size) const {
-    if (size != 0 && count > left_.size() / size) {
-        refuse_bytes("it ends too early, " + std::to_string(count) + " values of " + std::to_string(size) +
-                     " bytes were expected and " + std::to_string(left_.size()) + " bytes are left");
-    }
-}
-
 SlotIndex::SlotIndex(const IndexOptions& options)
     : options_(checked(options)), codec_(options_.dimension, options_.metric, options_.storage) {
+    // Until bit1 has its centre there are fine rows alone; it always has them.
+    learned_.store(options_.storage != Storage::bit1, std::memory_order_relaxed);
     if (options_.rerank) {
         fine_ = std::make_unique<RowCodec>(options_.dimension, options_.metric, *options_.rerank);
         fine_rows_ = std::make_unique<SlotArray<std::byte>>((fine_->row_bytes() + 15) / 16 * 16);
@@ -236,18 +200,36 @@ void SlotIndex::insert(std::span<const Slot> slots, std::span<const float> vecto
         normalise(brought);
         vectors = brought;
     }
-    if (!learned_) {
-        codec_.learn(vectors);
-        learned_ = true;
-    }
     reserve_slots(std::size_t{*std::max_element(slots.begin(), slots.end())} + 1);
     for (std::size_t i = 0; fine_ && i < slots.size(); ++i) {
         fine_->encode(vectors.data() + i * options_.dimension, fine_rows_->row(slots[i]));
     }
-    place(slots, vectors, threads);
+    if (has_learned()) {
+        place(slots, vectors, threads);
+    } else if (size() + slots.size() >= learn_min) {
+        learn(slots, vectors, threads);
+    }
     publish(slots);
     // Slots that the owner uses of its own accord are no news for take_free().
     std::erase_if(freed_, [&](Slot slot) { return held_[slot]; });
+}
+
+// From all there are. Readers go on with the fine rows until the codes of all are in place.
+void SlotIndex::learn(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) {
+    std::vector<Slot> all;
+    std::vector<float> values;
+    for (std::size_t i = 0; i < slot_end(); ++i) {
+        if (is_live(static_cast<Slot>(i))) {
+            all.push_back(static_cast<Slot>(i));
+            values.resize(values.size() + options_.dimension);
+            fine_->decode(fine_rows_->row(all.back()), values.data() + values.size() - options_.dimension);
+        }
+    }
+    all.insert(all.end(), slots.begin(), slots.end());
+    values.insert(values.end(), vectors.begin(), vectors.end());
+    codec_.learn(values);
+    place(all, values, threads);
+    learned_.store(true, std::memory_order_release);
 }
 
 void SlotIndex::publish(std::span<const Slot> slots) {
@@ -274,7 +256,11 @@ std::size_t SlotIndex::remove(std::span<const Slot> slots) {
         }
     }
     live_count_.fetch_sub(gone.size(), std::memory_order_release);
-    drop(gone);
+    if (has_learned()) {
+        drop(gone);
+    } else {
+        retire(gone);
+    }
     return gone.size();
 }
 
@@ -284,12 +270,13 @@ void SlotIndex::retire(std::span<const Slot> slots) {
     }
     const Epochs::Ticket ticket = epochs_.ticket();
     for (const Slot slot : slots) {
-        retired_.push_back({slot, ticket});
+        retired_.push_back({slot, has_learned(), ticket});
     }
 }
 
 void SlotIndex::reclaim() {
     std::vector<Slot> free;
+    std::vector<Slot> placed;
     Epochs::Ticket known = 0;
     while (!retired_.empty()) {
         const Retired& first = retired_.front();
@@ -298,12 +285,15 @@ void SlotIndex::reclaim() {
         }
         known = first.ticket;
         free.push_back(first.slot);
+        if (first.placed) {
+            placed.push_back(first.slot);
+        }
         held_[first.slot] = false;
         retired_.pop_front();
     }
     if (!free.empty()) {
         held_count_.fetch_sub(free.size(), std::memory_order_relaxed);
-        release(free);
+        release(placed);
         freed_.insert(freed_.end(), free.begin(), free.end());
     }
 }
@@ -413,6 +403,21 @@ void SlotIndex::costs_in_order(const RowCodec::Query& query, const std::byte* co
     }
 }
 
+void SlotIndex::look_at_fine(SearchScratch& scratch, const Allowed* allowed, TopK& best) const {
+    fine_->prepare(scratch.values.data(), scratch.fine_query);
+    for (std::size_t i = 0; i < slot_end(); ++i) {
+        const auto slot = static_cast<Slot>(i);
+        if (is_live(slot) && (allowed == nullptr || is_allowed(*allowed, slot))) {
+            const std::byte* row = fine_rows_->row(slot);
+            float cost = 0.0F;
+            fine_->exact_costs(scratch.fine_query, &row, 1, &cost);
+            if (cost <= best.limit()) {
+                best.push(cost, slot);
+            }
+        }
+    }
+}
+
 // All allowed rows, wherever they lie.
 void SlotIndex::look_at_allowed(SearchScratch& scratch, const Allowed& allowed, TopK& best) const {
     const std::byte* rows[block_rows] = {};
@@ -451,13 +456,16 @@ void SlotIndex::look_at_allowed(SearchScratch& scratch, const Allowed& allowed, 
 std::size_t SlotIndex::search_prepared(SearchScratch& scratch, std::size_t k, std::size_t effort, Slot* slots,
                                        float* scores, const Allowed* allowed) const {
     const Epochs::Guard guard = epochs_.enter();
-    // Also: without a row the codec may not have learned yet.
     if (slot_end() == 0) {
         return 0;
     }
-    codec_.prepare(scratch.values.data(), scratch.query);
     scratch.best.reset(candidates(k));
-    find(scratch, effort, allowed, scratch.best);
+    if (has_learned()) {
+        codec_.prepare(scratch.values.data(), scratch.query);
+        find(scratch, effort, allowed, scratch.best);
+    } else {
+        look_at_fine(scratch, allowed, scratch.best);
+    }
     return rank(scratch, scratch.best, k, slots, scores);
 }
 
@@ -532,127 +540,6 @@ std::string SlotIndex::storage_text() const {
                 std::string(storage_name(fine_->storage()));
     }
     return text + (fine_ ? "" : " rows");
-}
-
-// "SAGEINDX", version, Head; the number of slots and a byte of each: 0 free, 1 removed, 3 live; of all that are not free
-// in ascending order the rows of the codec, then the fine rows; the codec's centre, and what the kind adds.
-std::vector<std::byte> SlotIndex::save() const {
-    ByteWriter out;
-    out.put(magic, sizeof magic);
-    out.put(version);
-    out.put(Head{static_cast<std::uint32_t>(index_kind_from_name(name())),
-                 static_cast<std::uint32_t>(options_.metric), static_cast<std::uint32_t>(options_.storage),
-                 options_.rerank ? static_cast<std::uint32_t>(*options_.rerank) : no_rerank, options_.rerank_factor,
-                 options_.lists, options_.links, options_.build_effort, options_.removed_share_max, 0,
-                 options_.dimension});
-    std::vector<Slot> held;
-    std::vector<std::uint8_t> states(slot_end());
-    for (std::size_t i = 0; i < states.size(); ++i) {
-        const auto slot = static_cast<Slot>(i);
-        states[i] = is_live(slot) ? live_state : keeps_removed() && held_[slot] ? removed_state : 0;
-        if (states[i] != 0) {
-            held.push_back(slot);
-        }
-    }
-    out.put(std::uint64_t{states.size()});
-    out.put(states.data(), states.size());
-    for (const Slot slot : held) {
-        out.put(row_of(slot), codec_.row_bytes());
-    }
-    for (const Slot slot : held) {
-        if (fine_) {
-            out.put(fine_rows_->row(slot), fine_->row_bytes());
-        }
-    }
-    out.put(codec_.centre().data(), codec_.centre().size());
-    save_more(out, held);
-    return out.take();
-}
-
-IndexOptions SlotIndex::read_head(ByteReader& in) {
-    char begin[sizeof magic];
-    in.get(begin, sizeof begin);
-    require_bytes(std::equal(std::begin(begin), std::end(begin), std::begin(magic)), "it does not begin as one");
-    if (const auto found = in.get<std::uint32_t>(); found != version) {
-        refuse_bytes("its version is " + std::to_string(found) + ", this program reads version " +
-                     std::to_string(version));
-    }
-    const auto head = in.get<Head>();
-    require_bytes(head.kind >= 1 && head.kind <= static_cast<std::uint32_t>(IndexKind::graph), "its kind is unknown");
-    require_bytes(head.metric <= static_cast<std::uint32_t>(Metric::l2), "its metric is unknown");
-    require_bytes(head.storage <= static_cast<std::uint32_t>(Storage::bit1), "its storage is unknown");
-    require_bytes(head.rerank == no_rerank || head.rerank <= static_cast<std::uint32_t>(Storage::int4),
-                  "its second form is unknown");
-    IndexOptions options;
-    options.kind = static_cast<IndexKind>(head.kind);
-    options.dimension = head.dimension;
-    options.metric = static_cast<Metric>(head.metric);
-    options.storage = static_cast<Storage>(head.storage);
-    if (head.rerank != no_rerank) {
-        options.rerank = static_cast<Storage>(head.rerank);
-    }
-    options.rerank_factor = head.rerank_factor;
-    options.lists = head.lists;
-    options.links = head.links;
-    options.build_effort = head.build_effort;
-    options.removed_share_max = head.removed_share_max;
-    return options;
-}
-
-void SlotIndex::load(ByteReader& in) {
-    const auto end = in.get<std::uint64_t>();
-    in.require_left(end, 1);
-    require_bytes(end <= std::uint64_t{slot_max} + 1, "it has too many slots");
-    std::vector<std::uint8_t> states(end);
-    in.get(states.data(), states.size());
-    std::vector<Slot> held;
-    std::vector<Slot> lives;
-    std::vector<bool> live;
-    for (std::size_t i = 0; i < states.size(); ++i) {
-        require_bytes(states[i] == 0 || states[i] == live_state || (states[i] == removed_state && keeps_removed()),
-                      "a state is unknown");
-        if (states[i] != 0) {
-            held.push_back(static_cast<Slot>(i));
-            live.push_back(states[i] == live_state);
-            if (live.back()) {
-                lives.push_back(held.back());
-            }
-        }
-    }
-    const std::size_t count = held.size();
-    in.require_left(count, codec_.row_bytes() + (fine_ ? fine_->row_bytes() : 0));
-    std::vector<std::byte> rows(count * codec_.row_bytes());
-    in.get(rows.data(), rows.size());
-    reserve_slots(held.empty() ? 0 : std::size_t{held.back()} + 1);
-    for (const Slot slot : held) {
-        if (fine_) {
-            in.get(fine_rows_->row(slot), fine_->row_bytes());
-            const char* flaw = fine_->flaw(fine_rows_->row(slot));
-            require_bytes(flaw == nullptr, flaw);
-        }
-    }
-    std::vector<float> centre(codec_.centre().size());
-    in.get(centre.data(), centre.size());
-    require_bytes(std::all_of(centre.begin(), centre.end(), [](float x) { return std::fabs(x) <= length_max; }),
-                  "its centre is not finite");
-    codec_.set_centre(centre);
-    learned_ = count != 0;
-    for (std::size_t i = 0; i < held.size(); ++i) {
-        const char* flaw = codec_.flaw(rows.data() + i * codec_.row_bytes());
-        require_bytes(flaw == nullptr, flaw);
-    }
-    load_rows(in, held, live, rows);
-    require_bytes(in.left().empty(), "bytes follow behind its end");
-    for (const Slot slot : held) {
-        held_[slot] = true;
-    }
-    if (!held.empty()) {
-        slot_end_.store(std::size_t{held.back()} + 1, std::memory_order_relaxed);
-        held_count_.store(held.size() - lives.size(), std::memory_order_relaxed);
-    }
-    if (!lives.empty()) {
-        publish(lives);
-    }
 }
 
 }  // namespace sage::vdb

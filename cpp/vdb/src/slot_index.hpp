@@ -93,6 +93,10 @@ struct SearchScratch {
 class SlotIndex : public Index {
 public:
     static constexpr std::size_t dimension_max = 65536;
+    // Squares of such lengths, and their sums and differences, are finite.
+    static constexpr float length_max = 6.5e18F;
+    // So many vectors a codec that learns has to have seen; fewer are compared in their fine form.
+    static constexpr std::size_t learn_min = 256;
     static constexpr Slot slot_max = (Slot{1} << 31U) - 2U;
 
     void insert(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) override;
@@ -179,20 +183,27 @@ protected:
 
 private:
     void check_insert(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) const;
+    void learn(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads);
     void publish(std::span<const Slot> slots);
     void reclaim();
+    // Whether the codec is ready and what is live was placed.
+    [[nodiscard]] bool has_learned() const { return learned_.load(std::memory_order_acquire); }
+    void look_at_fine(SearchScratch& scratch, const Allowed* allowed, TopK& best) const;
+    void load_fine_rows(ByteReader& in, std::span<const Slot> held);
+    void load_codec_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live);
 
+    std::atomic<bool> learned_;
     SlotArray<std::atomic<std::uint64_t>> live_{1};
     std::atomic<std::size_t> slot_end_{0};
     // Of the writer alone.
     struct Retired {
         Slot slot;
+        bool placed;
         Epochs::Ticket ticket;
     };
     std::vector<bool> held_;
     std::deque<Retired> retired_;
     std::vector<Slot> freed_;
-    bool learned_ = false;
 };
 
 // A range search by searches for ever more neighbours.

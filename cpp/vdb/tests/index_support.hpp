@@ -90,7 +90,8 @@ inline double recall_of(const Index& index, const Model& model, std::span<const 
     for (std::size_t q = 0; q < queries.size() / index_dimension; ++q) {
         const auto query = queries.subspan(q * index_dimension, index_dimension);
         const auto truth = true_neighbours(model, index.metric(), query.data(), k, allowed);
-        const Hits hits = allowed == nullptr ? index.search(query, k, effort) : index.search(query, k, effort, *allowed);
+        const Hits hits =
+            allowed == nullptr ? index.search(query, k, effort) : index.search(query, k, effort, *allowed);
         const std::set<Slot> seen(hits.slots.begin(), hits.slots.end());
         EXPECT_EQ(seen.size(), hits.slots.size()) << "a slot came twice";
         wanted += truth.size();

@@ -114,7 +114,8 @@ TEST_P(EveryIndex, gives_only_what_is_allowed) {
         const Allowed allowed(words);
         EXPECT_GE(recall(&allowed), GetParam().recall - 0.05) << "one in " << step;
         for (std::size_t q = 0; q < 50; ++q) {
-            const Hits hits = index_->search({queries_.data() + q * dimension, dimension}, 10, GetParam().effort, allowed);
+            const std::span<const float> query(queries_.data() + q * dimension, dimension);
+            const Hits hits = index_->search(query, 10, GetParam().effort, allowed);
             for (const Slot slot : hits.slots) {
                 EXPECT_EQ(slot % step, 0U);
             }
@@ -303,8 +304,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{IndexKind::graph, Metric::l2, Storage::float32, 100, 0.95},
                       Case{IndexKind::graph, Metric::cosine, Storage::float32, 100, 0.95}),
     [](const auto& named) {
-        return std::string(index_kind_name(named.param.kind)) + "_" + std::string(metric_name(named.param.metric)) + "_" +
-               std::string(storage_name(named.param.storage));
+        return std::string(index_kind_name(named.param.kind)) + "_" +
+               std::string(metric_name(named.param.metric)) + "_" + std::string(storage_name(named.param.storage));
     });
 
 TEST(Index, automatic_goes_by_size_and_says_why) {
@@ -359,7 +360,8 @@ TEST(RowCodec, keeps_values_as_its_errors_say) {
     for (const std::size_t size : {1U, 7U, 64U, 129U, 300U}) {
         const auto vector = random_values(random, size);
         const auto [low, high] = std::minmax_element(vector.begin(), vector.end());
-        for (const Storage storage : {Storage::float32, Storage::float16, Storage::bfloat16, Storage::int8, Storage::int4}) {
+        for (const Storage storage :
+             {Storage::float32, Storage::float16, Storage::bfloat16, Storage::int8, Storage::int4}) {
             const RowCodec codec(size, Metric::l2, storage);
             std::vector<std::byte> row(codec.row_bytes());
             std::vector<float> decoded(size);

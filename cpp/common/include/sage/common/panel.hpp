@@ -5,8 +5,8 @@
 // Matrix Multiplication", TOMS 2008).
 //
 // Rules that hold at every SIMD level:
-// - Each product is one sum in ascending order of the dimension: its error is below (dimension + 1) * 2^-24 * |q| * |r|.
-//   It does not depend on what else is in the panel or the batch.
+// - Each product is one sum in ascending order of the dimension: its error is below (dimension + 1) * 2^-24 * |q| *
+//   |r|. It does not depend on what else is in the panel or the batch.
 // - NaN in, NaN out. bit_product_rows is exact and the same at every level.
 #pragma once
 
@@ -29,8 +29,8 @@ struct PanelKernels {
     // costs[r] = addends[r] + factor * products[r] of one query; bit r of the result says that costs[r] <= limit.
     using Select = std::uint64_t (*)(const float* products, const float* addends, float factor, float limit,
                                      float* costs);
-    // The sum of the query's values whose bit is set: bit i % 8 of byte i / 8. Rows have whole words of 64 bits, and the
-    // query as many values, zeros behind its last one.
+    // The sum of the query's values whose bit is set: bit i % 8 of byte i / 8. Rows have whole words of 64 bits, and
+    // the query as many values, zeros behind its last one.
     using BitRows = void (*)(const std::int8_t* query, const std::uint8_t* const* rows, std::size_t row_count,
                              std::size_t words, std::int32_t* products);
     using StreamRows = void (*)(const float* query, const float* const* rows, std::size_t row_count,

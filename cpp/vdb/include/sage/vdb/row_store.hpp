@@ -25,8 +25,8 @@ enum class Storage : std::uint32_t { float32, float16, bfloat16, int8, int4, bit
 // Throws InvalidArgument for an unknown name.
 [[nodiscard]] Storage storage_from_name(std::string_view name);
 
-// Translates vectors into rows of bytes of one form, and compares queries with such rows. Rows may lie anywhere, aligned
-// to 4 bytes.
+// Translates vectors into rows of bytes of one form, and compares queries with such rows. Rows may lie anywhere,
+// aligned to 4 bytes.
 //
 // A cost is what a search makes small: the squared distance for l2, the negated inner product otherwise (cosine is
 // the inner product of vectors of length 1, to which the caller brings them).
