@@ -88,6 +88,16 @@ demo: dev  ## answer QUESTIONS over the documents in DOCS (default: the project'
 bench: dev $(VENV)/.stamp-bench  ## measure SAGE beside its peers in the same run
 	@$(PY) -m benchmark $(ARGS)
 
+# The peers are an extra: those whose packages are not installed are left out. BENCH_SECONDS bounds the whole run.
+BENCH_SECONDS ?= 1800
+.PHONY: bench-vdb
+bench-vdb: dev  ## measure the graph index beside vector libraries (ARGS="A --only sage"; make vdb-peers installs them)
+	@timeout --foreground $(BENCH_SECONDS) $(PY) -m benchmark.vdb $(ARGS)
+
+.PHONY: vdb-peers
+vdb-peers: dev
+	@$(PIP) install $(PIN) hnswlib usearch faiss-cpu scalable-vs zvec
+
 # --- Checking it -----------------------------------------------------------------------------------------------------
 
 .PHONY: test
