@@ -86,6 +86,7 @@ private:
         std::vector<Slot> detours;
         std::vector<const std::byte*> rows;
         std::vector<float> costs;
+        std::vector<std::uint64_t> everything;
     };
     // Of a thread that links.
     struct Build {

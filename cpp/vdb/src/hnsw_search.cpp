@@ -147,8 +147,9 @@ void HnswIndex::find(SearchScratch& scratch, std::size_t effort, const Allowed* 
         return;
     }
     const std::size_t kept = std::max(effort, best.room());
+    std::size_t bits = size();
     if (allowed != nullptr) {
-        std::size_t bits = 0;
+        bits = 0;
         for (const std::uint64_t word : *allowed) {
             bits += static_cast<std::size_t>(std::popcount(word));
         }
@@ -171,6 +172,15 @@ void HnswIndex::find(SearchScratch& scratch, std::size_t effort, const Allowed* 
         if (is_live(candidate.slot())) {
             best.push(candidate.cost, candidate.slot());
         }
+    }
+    if (best.size() < std::min(best.room(), bits)) {
+        // Links change while searches walk over them, and removed nodes hold some: where that has cut off what was
+        // wanted, all are looked at.
+        best.reset(best.room());
+        if (allowed == nullptr) {
+            walk.everything.assign((slot_end() + 63) / 64, ~std::uint64_t{0});
+        }
+        look_at_allowed(scratch, allowed != nullptr ? *allowed : Allowed(walk.everything), best);
     }
 }
 

@@ -42,6 +42,7 @@ public:
     }
 
     [[nodiscard]] std::size_t room() const noexcept { return k_; }
+    [[nodiscard]] std::size_t size() const noexcept { return heap_.size(); }
     // No candidate above it can enter.
     [[nodiscard]] float limit() const noexcept {
         return heap_.size() < k_ ? std::numeric_limits<float>::infinity() : heap_.front().cost;
