@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import data
 import faiss
 import numpy as np
-from contract import K, run_engine
+import vector_data as data
+from vector_contract import K, run_engine
 
 
 class Faiss:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import data
 import hnswlib
-from contract import K, run_engine
+import vector_data as data
+from vector_contract import K, run_engine
 
 
 class Hnswlib:

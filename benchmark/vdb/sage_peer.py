@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import data
 import numpy as np
-from contract import K, run_engine
+import vector_data as data
+from vector_contract import K, run_engine
 
 from sage.middleware import _vdb
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import data
 import numpy as np
 import svs
-from contract import K, run_engine
+import vector_data as data
+from vector_contract import K, run_engine
 
 
 class Svs:

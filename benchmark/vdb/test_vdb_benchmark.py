@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
-import data
 import numpy as np
 import pytest
+import vector_contract as contract
+import vector_data as data
 
 
 @pytest.mark.parametrize("name", ["a", "b"])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import data
 import numpy as np
-from contract import K, run_engine
+import vector_data as data
 from usearch.index import Index
+from vector_contract import K, run_engine
 
 
 class Usearch:

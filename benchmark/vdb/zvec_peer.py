@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import data
+import vector_data as data
 import zvec
-from contract import K, run_engine
+from vector_contract import K, run_engine
 
 
 class Zvec:

@@ -21,8 +21,8 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-import data
 import numpy as np
+import vector_data as data
 
 K = 10
 ROUNDS = 5
