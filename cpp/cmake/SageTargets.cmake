@@ -11,6 +11,10 @@ function(sage_configure_target target)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
   if(SAGE_SANITIZERS)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # Sanitizers hide from GCC what is initialised; without them the warning stays on.
+      target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
+    endif()
     list(JOIN SAGE_SANITIZERS "," sanitizers)
     target_compile_options(${target} PRIVATE -fsanitize=${sanitizers} -fno-sanitize-recover=all
                                              -fno-omit-frame-pointer)
