@@ -217,7 +217,12 @@ def test_any_updates_agree_with_the_reference(
     assert all(hit.score == pytest.approx(scores[hit.id], abs=1e-5) for hit in found)
     restored = kind(3, metric)
     restored.restore_state(exact.get_state())
-    # A collection keeps a cosine vector as direction and length: what it gives back differs in the last bit.
     again = restored.search(query, k)
-    assert [hit.id for hit in again] == [hit.id for hit in found] or kind is CollectionVectorStore
-    assert [hit.score for hit in again] == pytest.approx([hit.score for hit in found], abs=1e-6)
+    if kind is CollectionVectorStore and metric == "cosine":
+        # It keeps such a vector as direction and length: what it gives back differs in the last bit, so that equals
+        # may change places. Each id still has its score, and as many come.
+        before = dict(exact.search(query, 100))
+        assert [hit.score for hit in again] == pytest.approx([hit.score for hit in found], abs=1e-6)
+        assert all(hit.score == pytest.approx(before[hit.id], abs=1e-6) for hit in again)
+    else:
+        assert again == found
