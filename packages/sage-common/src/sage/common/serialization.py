@@ -175,6 +175,22 @@ def _loads(frames: Frames, what: str) -> Any:
         raise SerializationError(f"cannot {what}: {type(error).__name__}: {error}") from error
 
 
+class _BoundedFile:
+    """Takes what a pickler writes, up to a limit: nobody waits for a gigabyte that is then refused."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.parts: list[bytes] = []
+        self._limit_bytes = self._left = limit_bytes
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._left -= size
+        if self._left < 0:
+            raise SizeLimitError(f"message has more than {self._limit_bytes} bytes, which is the limit")
+        self.parts.append(bytes(data))
+        return size
+
+
 def dump_code(obj: object, limit_bytes: int = MESSAGE_BYTES_MAX) -> bytes:
     """Serialise functions, lambdas and classes by cloudpickle, with what they refer to.
 
@@ -187,8 +203,12 @@ def dump_code(obj: object, limit_bytes: int = MESSAGE_BYTES_MAX) -> bytes:
     >>> load_code(dump_code(lambda x: x + 1))(41)
     42
     """
+    file = _BoundedFile(limit_bytes)
     try:
-        pickled = cloudpickle.dumps(obj, protocol=5)
+        cloudpickle.Pickler(file, protocol=5).dump(obj)
+        pickled = b"".join(file.parts)
+    except SizeLimitError:
+        raise
     except Exception as error:  # a __reduce__ or __getstate__ of the user's may raise anything
         reason = explain_unpicklable(obj, code=True) or f"cannot pickle: {error}"
         raise SerializationError(reason) from error

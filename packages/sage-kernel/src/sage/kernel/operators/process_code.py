@@ -1,8 +1,9 @@
 """The user's code on its way to a process: operators by cloudpickle, and what the items' classes need.
 
 What a process can import travels as a reference. What it cannot (a script or notebook, a module that was loaded from
-a path) travels by value, and the functions and classes that such a module defines are set up in the process under
-its name, so that instances of them can be pickled by reference like any others, in both directions.
+a path) travels by value, and the functions and classes that such a module defines can be found in the process under
+its name, so that instances of them can be pickled by reference like any others, in both directions. They are unpacked
+there when the first of them is looked up: most jobs pass on strings and dicts and need none.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import inspect
 import sys
 import threading
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from sage.common.errors import SerializationError
+from sage.common.errors import SerializationError, SizeLimitError
 from sage.common.serialization import dump_code, load_code
 from sage.kernel.graph import BaseTransformation, OperatorFactory, PipelineError, TaskNode
 
@@ -30,26 +31,73 @@ __all__ = ["PackedCode", "ProcessOrder", "explain_code", "pack_code"]
 _registry_lock = threading.Lock()
 
 
+DEFINITIONS_BYTES_MAX = 4 << 20
+"""What the definitions of one module may have together, and each of them where that is exceeded."""
+
+_DEFINED = "__sage_defined__"
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """What a module that a process cannot import defines.
+
+    Attributes:
+        module: its name.
+        packed: pickled dicts of its functions and classes by name, as many as had to be made.
+        left_out: by the name of one that is in none of them, why.
+    """
+
+    module: str
+    packed: tuple[bytes, ...]
+    left_out: Mapping[str, str]
+
+    def install(self) -> None:
+        """In the process: make them what is found in the module of that name, in place of those of an earlier job."""
+        module = sys.modules.get(self.module)
+        if module is None:
+            module = sys.modules[self.module] = types.ModuleType(self.module)
+        found = vars(module)
+        for name in found.pop(_DEFINED, ()):
+            found.pop(name, None)
+        waiting = list(self.packed)
+        why = dict(self.left_out)
+
+        def look_up(name: str) -> Any:
+            while waiting and not (name.startswith("__") and name.endswith("__")):
+                try:
+                    defined = load_code(waiting.pop())
+                except SerializationError as error:
+                    why.setdefault(name, str(error))
+                    continue
+                found[_DEFINED] = (*found.get(_DEFINED, ()), *defined)
+                found.update(defined)
+            if name in found:
+                return found[name]
+            told = f"module {self.module!r} has no attribute {name!r} in this process"
+            if name in why:
+                # No AttributeError: pickle would put a text of its own in its place.
+                raise SerializationError(f"{told}: {why[name]}")
+            raise AttributeError(told)
+
+        found["__getattr__"] = look_up
+
+
 @dataclass(frozen=True, slots=True)
 class PackedCode:
     """Operators in the form in which they travel.
 
     Attributes:
         operators: the pickled transformations.
-        definitions: by module name, what it defines: pairs of a name and the pickled function or class.
+        definitions: of the modules that a process cannot import.
     """
 
     operators: bytes
-    definitions: tuple[tuple[str, tuple[tuple[str, bytes], ...]], ...]
+    definitions: tuple[Definitions, ...]
 
     def unpack(self) -> Sequence[BaseTransformation]:
         """The operators, in the process; the modules that it cannot import are made first."""
-        for module_name, definitions in self.definitions:
-            module = sys.modules.get(module_name)
-            if module is None:
-                module = sys.modules[module_name] = types.ModuleType(module_name)
-            for name, pickled in definitions:
-                setattr(module, name, load_code(pickled))
+        for definitions in self.definitions:
+            definitions.install()
         operators: Sequence[BaseTransformation] = load_code(self.operators)
         return operators
 
@@ -102,13 +150,13 @@ def pack_code(operators: Sequence[BaseTransformation]) -> PackedCode:
         try:
             try:
                 packed = dump_code(list(operators))
-            except SerializationError as error:
+            except (SerializationError, SizeLimitError) as error:
                 for operator in operators:
                     reason = explain_code(operator.factory)
                     if reason:
                         raise PipelineError(f"it cannot be sent to a process: {reason} {operator.where}") from error
                 raise PipelineError(f"it cannot be sent to a process: {error} {operators[0].where}") from error
-            definitions = tuple((module.__name__, tuple(_definitions(module))) for module in modules)
+            definitions = tuple(_definitions(module) for module in modules)
         finally:
             for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
@@ -121,19 +169,33 @@ def explain_code(factory: OperatorFactory) -> str:
     for part in parts:
         try:
             dump_code(part)
-        except SerializationError as error:
+        except (SerializationError, SizeLimitError) as error:
             return str(error)
     return ""
 
 
-def _definitions(module: types.ModuleType) -> Iterator[tuple[str, bytes]]:
-    for name, value in list(vars(module).items()):
-        if not isinstance(value, (type, types.FunctionType)) or value.__module__ != module.__name__:
-            continue
-        try:
-            yield name, dump_code(value)
-        except SerializationError:
-            continue  # items are not of it: it could not be sent with them either
+def _definitions(module: types.ModuleType) -> Definitions:
+    defined = {
+        name: value
+        for name, value in list(vars(module).items())
+        if isinstance(value, (type, types.FunctionType)) and value.__module__ == module.__name__
+    }
+    packed, left_out = [], {}
+    try:
+        # All at once: they share what they refer to.
+        packed.append(dump_code(defined, DEFINITIONS_BYTES_MAX))
+    except (SerializationError, SizeLimitError):
+        for name, value in defined.items():
+            try:
+                packed.append(dump_code({name: value}, DEFINITIONS_BYTES_MAX))
+            except SizeLimitError:
+                left_out[name] = (
+                    f"with what it refers to it has more than {DEFINITIONS_BYTES_MAX >> 20} MiB; "
+                    "define it in a module that can be imported, without large globals"
+                )
+            except SerializationError as error:
+                left_out[name] = str(error)
+    return Definitions(module.__name__, tuple(packed), left_out)
 
 
 def _modules_of(operators: Iterable[BaseTransformation]) -> list[types.ModuleType]:
