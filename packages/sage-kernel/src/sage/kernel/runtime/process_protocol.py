@@ -82,7 +82,7 @@ _STATELESS_KINDS: Final = frozenset(
     }
 )
 
-BATCH_NS: Final = 20_000_000
+BATCH_NS: Final = 30_000_000
 """What a batch may take: longer than on a thread, because a message to a process costs more than a packet."""
 
 BATCH: Final = 1

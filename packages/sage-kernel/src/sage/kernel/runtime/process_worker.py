@@ -31,7 +31,7 @@ from .task_factory import create_operator
 
 __all__ = ["ProcessWorker"]
 
-_REPORT_TIMES_NS = 100_000_000
+_REPORT_TIMES_NS = 400_000_000
 _TEXT_MAX = 4096
 
 
