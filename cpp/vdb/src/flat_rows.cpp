@@ -1,18 +1,27 @@
 // The exact index over slots: every search looks at every row, or at every code.
 #include <algorithm>
 #include <bit>
+#include <optional>
 #include <string>
+#include <utility>
 
+#include "row_sketch.hpp"
 #include "sage/common/error.hpp"
 #include "slot_index.hpp"
 
 namespace sage::vdb {
 namespace {
 
+constexpr std::size_t many_sketched_queries = 24;
+
 class FlatRows final : public SlotIndex {
 public:
     FlatRows(const IndexOptions& options, std::string why)
-        : SlotIndex(options), rows_((codec_.row_bytes() + 15) / 16 * 16), why_(std::move(why)) {}
+        : SlotIndex(options), rows_((codec_.row_bytes() + 15) / 16 * 16), why_(std::move(why)) {
+        if (codec_.plain() && !fine_ && options_.dimension >= RowSketch::dimension_min) {
+            sketch_.emplace(options_.dimension, options_.metric);
+        }
+    }
 
     using Index::search;
     void search_batch(std::span<const float> queries, std::size_t k, std::size_t effort, Slot* slots, float* scores,
@@ -22,7 +31,7 @@ public:
     [[nodiscard]] std::string_view name() const noexcept override { return "flat"; }
     [[nodiscard]] std::string explain() const override {
         return "flat: " + why_ + "; every search looks at all " + std::to_string(size()) + " vectors, " +
-               storage_text();
+               storage_text() + (sketch_ ? ", and reads those that 8-bit codes do not rule out" : "");
     }
 
 protected:
@@ -30,18 +39,26 @@ protected:
         reserve_rows(std::size_t{*std::max_element(slots.begin(), slots.end())} + 1);
         for (std::size_t i = 0; i < slots.size(); ++i) {
             codec_.encode(vectors.data() + i * options_.dimension, rows_.row(slots[i]));
+            if (sketch_) {
+                sketch_->encode(slots[i], vectors.data() + i * options_.dimension);
+            }
         }
     }
     void drop(std::span<const Slot> slots) override { retire(slots); }
     void find(SearchScratch& scratch, std::size_t effort, const Allowed* allowed, TopK& best) const override;
     [[nodiscard]] const std::byte* row_of(Slot slot) const override { return rows_.row(slot); }
-    [[nodiscard]] std::size_t kept_bytes() const override { return slot_end() * rows_.stride(); }
+    [[nodiscard]] std::size_t kept_bytes() const override {
+        return slot_end() * (rows_.stride() + (sketch_ ? sketch_->row_bytes() : 0));
+    }
     void load_rows(ByteReader& /*in*/, std::span<const Slot> held, const std::vector<bool>& /*live*/,
                    std::span<const std::byte> rows) override {
         reserve_rows(held.empty() ? 0 : std::size_t{held.back()} + 1);
         const std::size_t bytes = codec_.row_bytes();
         for (std::size_t i = 0; i < held.size(); ++i) {
             std::copy_n(rows.data() + i * bytes, bytes, rows_.row(held[i]));
+            if (sketch_) {
+                sketch_->encode(held[i], reinterpret_cast<const float*>(rows_.row(held[i])));
+            }
         }
     }
 
@@ -50,9 +67,15 @@ private:
 
     void reserve_rows(std::size_t end) {
         rows_.reserve(end, [](std::byte*, std::size_t) {});
+        if (sketch_) {
+            sketch_->reserve(end);
+        }
     }
+    template <class Best>
+    void look_at_all(const RowCodec::Query& query, const Allowed* allowed, Best& best) const;
 
     SlotArray<std::byte> rows_;
+    std::optional<RowSketch> sketch_;
     std::string why_;
 };
 
@@ -66,8 +89,11 @@ public:
         blocks_ = allowed == nullptr ? words : std::min(words, allowed->size());
     }
     [[nodiscard]] std::size_t blocks() const { return blocks_; }
-    bool load(std::size_t block, RowBlock& rows) const {
-        std::uint64_t mask = index_.live_word(block) & (allowed_ == nullptr ? ~std::uint64_t{0} : (*allowed_)[block]);
+    [[nodiscard]] std::uint64_t wanted(std::size_t block) const {
+        return index_.live_word(block) & (allowed_ == nullptr ? ~std::uint64_t{0} : (*allowed_)[block]);
+    }
+    bool load(std::size_t block, RowBlock& rows) const { return load(block, wanted(block), rows); }
+    bool load(std::size_t block, std::uint64_t mask, RowBlock& rows) const {
         rows.count = 0;
         if (mask == 0) {
             return false;
@@ -117,8 +143,45 @@ private:
     std::size_t blocks_;
 };
 
+// What exact_one() finds, without reading the rows that the sketch rules out.
+template <class Best>
+void FlatRows::look_at_all(const RowCodec::Query& query, const Allowed* allowed, Best& best) const {
+    const Source source(*this, allowed);
+    if (!sketch_) {
+        exact_one(source, query, best);
+        return;
+    }
+    thread_local RowSketch::Query sketched;
+    sketch_->prepare(query.values.data(), sketched);
+    RowBlock rows;
+    float costs[block_rows];
+    std::size_t looked_at = 0;
+    std::size_t read = 0;
+    for (std::size_t block = 0; block < source.blocks(); ++block) {
+        std::uint64_t mask = source.wanted(block);
+        // Where hardly a row is ruled out the codes only cost; now and then they get another try.
+        const bool pays = read * 2 < looked_at || looked_at < 1024 || block % 32 == 0;
+        if (pays && mask != 0) {
+            looked_at += static_cast<std::size_t>(std::popcount(mask));
+            mask = sketch_->within(sketched, static_cast<Slot>(block * block_rows), mask, best.limit());
+            read += static_cast<std::size_t>(std::popcount(mask));
+        }
+        if (!source.load(block, mask, rows)) {
+            continue;
+        }
+        source.costs(query, rows, costs);
+        float limit = best.limit();
+        for (std::size_t i = 0; i < rows.count; ++i) {
+            if (costs[i] <= limit) {
+                best.push(costs[i], rows.keys[i]);
+                limit = best.limit();
+            }
+        }
+    }
+}
+
 void FlatRows::find(SearchScratch& scratch, std::size_t /*effort*/, const Allowed* allowed, TopK& best) const {
-    exact_one(Source(*this, allowed), scratch.query, best);
+    look_at_all(scratch.query, allowed, best);
 }
 
 void FlatRows::search_batch(std::span<const float> queries, std::size_t k, std::size_t effort, Slot* slots,
@@ -126,13 +189,15 @@ void FlatRows::search_batch(std::span<const float> queries, std::size_t k, std::
     const std::size_t dimension = options_.dimension;
     check_queries(queries, k, "queries");
     const std::size_t count = queries.size() / dimension;
-    if (!codec_.exact() || fine_ || k > many_hits_max || count < many_queries || threads < 1) {
+    // With a sketch a query alone reads so much less that packing the rows pays later.
+    const std::size_t many = sketch_ ? many_sketched_queries : many_queries;
+    if (!codec_.exact() || fine_ || k > many_hits_max || count < many || threads < 1) {
         SlotIndex::search_batch(queries, k, effort, slots, scores, counts, threads, allowed);
         return;
     }
     AlignedVector<float> prepared(queries.begin(), queries.end());
     normalise(prepared);
-    const std::size_t parts = std::min(threads, count / many_queries);
+    const std::size_t parts = std::min(threads, count / many);
     const Epochs::Guard guard = epochs_.enter();
     const Source source(*this, allowed);
     share_work(parts, parts, 1, [&](std::size_t part) {
@@ -170,7 +235,7 @@ Hits FlatRows::range_search(std::span<const float> query, float radius, std::siz
     const Epochs::Guard guard = epochs_.enter();
     codec_.prepare(scratch.values.data(), scratch.query);
     Within within(options_.metric == Metric::l2 ? radius : -radius);
-    exact_one(Source(*this, allowed), scratch.query, within);
+    look_at_all(scratch.query, allowed, within);
     Hits hits;
     for (const TopK::Candidate& candidate : within.sorted()) {
         hits.slots.push_back(static_cast<Slot>(candidate.id));
