@@ -108,7 +108,7 @@ def _best(call: Callable[[], Any]) -> tuple[float, float]:
 def read_gb_per_s(rows: data.Floats) -> float:
     """What this core reads from memory: the largest of eight passes of numpy's `max` over the rows, viewed as ints."""
     words = np.array(rows).reshape(-1).view(np.int32)
-    return float(words.nbytes / _best(lambda: words.max())[0] / 1e9)
+    return float(words.nbytes / _best(words.max)[0] / 1e9)
 
 
 def measure(engine: Exact, dataset: data.DataSet) -> dict[str, Any]:
