@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -78,6 +79,22 @@ def test_progress_is_shown_on_a_terminal_and_leaves_nothing_behind(start_sage: S
     assert screen[:4] == ["0", "300", "600", "900"]
     assert not [line for line in screen if "queues:" in line]
     assert max(map(len, screen)) <= 80
+
+
+@pytest.mark.timeout(60)
+def test_unbuffered_a_pipe_gets_each_line_at_once(start_sage: Start, pipeline: Pipeline) -> None:
+    endless = """
+    import itertools
+    env = LocalEnvironment("endless")
+    env.from_collection(itertools.count()).map(lambda n: time.sleep(0.1) or n).print()
+    """
+    process = start_sage("run", pipeline(endless), "--quiet", env={"PYTHONUNBUFFERED": "1"})
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]  # far less than a buffer's block
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("arguments", [["--quiet"], []])

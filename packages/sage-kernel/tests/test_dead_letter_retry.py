@@ -277,10 +277,10 @@ def test_state_is_not_made_up(gate: Gate, how: str) -> None:
     assert gate.out == ([(0, 1)] if how == "count" else [1])
 
 
-def test_through_a_split_and_a_batch(gate: Gate) -> None:
+def test_through_a_split_an_order_and_a_batch(gate: Gate) -> None:
     env = gate.env()
     parts = env.from_collection(range(6)).map(gate.check, name="check").split({"odd": lambda n: n % 2 == 1})
-    parts["odd"].batch(2).sink(gate.out.append, name="odd")
+    parts["odd"].ordered().batch(2).sink(gate.out.append, name="odd")
     parts["rest"].sink(gate.out.append, name="even")
     env.submit()
     gate.refused = lambda n: False

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from environments import environment, finished, letters
 
-from sage.common.errors import InvalidArgumentError
+from sage.common.errors import ConfigError, InvalidArgumentError
 from sage.kernel.api import (
     Contract,
     ErrorPolicy,
@@ -373,6 +373,14 @@ def test_settings_reach_a_build_that_submits(tmp_path: Path) -> None:
         "def build(n=1):\n    env = LocalEnvironment(f'n{n}')\n    env.from_collection([n]).print()\n    env.submit()\n"
     )
     assert load_pipeline(file, {"n": 2}).name == "n2"
+
+
+def test_a_validator_of_a_config_has_the_last_word() -> None:
+    """Its own words, without those of pydantic before it and without the value a second time."""
+    rule = "max_dead_letters must be a whole number >= 0 or a share such as '1%', got '200%'"
+    with pytest.raises(ConfigError) as caught:
+        LocalEnvironment("budget", {"max_dead_letters": "200%"})
+    assert str(caught.value) == f"LocalEnvironment: config key 'max_dead_letters': {rule}"
 
 
 def test_environments_have_names() -> None:

@@ -10,7 +10,7 @@ import pytest
 from environments import environment, letters
 from process_runs import PROCESS, contract, in_process
 
-from sage.kernel.api import JobFailedError, MapFunction, OnError, PipelineError
+from sage.kernel.api import Execution, JobFailedError, MapFunction, OnError, PipelineError, load_pipeline
 
 
 class Holder(MapFunction[int, int]):
@@ -32,6 +32,34 @@ def test_an_operator_that_cannot_travel_is_refused_at_submit(tmp_path: Path) -> 
         match=r"cannot be sent to a process: cannot pickle 'lock' at \.lock of Holder \(operator 'holder'",
     ):
         env.submit()
+
+
+_WITH_A_LOCK = """
+import threading
+from sage.kernel.api import Contract, Execution, LocalEnvironment
+
+lock = threading.Lock()
+
+def locked(item):
+    with lock:
+        return item
+
+def build(asked: bool = True):
+    contract = Contract(execution=Execution.PROCESS) if asked else Contract(cpu_bound=True)
+    env = LocalEnvironment("locks")
+    env.from_collection([1]).map(locked, contract=contract).print()
+    return env
+"""
+
+
+def test_what_the_functions_of_a_file_use_is_looked_at_by_the_compiler(tmp_path: Path) -> None:
+    file = tmp_path / "locks.py"
+    file.write_text(_WITH_A_LOCK)
+    with pytest.raises(PipelineError, match=r"cannot be sent to a process: cannot pickle 'lock' at \.lock of locked"):
+        load_pipeline(file).compile()  # as `sage compile` and `sage validate` do, which start nothing
+    chosen = load_pipeline(file, {"asked": False}).compile()
+    assert {task.execution for task in chosen.tasks} == {Execution.THREAD}
+    assert any("cannot pickle 'lock' at .lock of locked" in line.text for line in chosen.notes)
 
 
 def test_items_that_cannot_travel_are_set_aside_and_the_others_are_not(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ class _Stream(io.FileIO):
             return written
 
 
+def _is_unbuffered(stream: TextIO) -> bool:
+    return isinstance(stream, io.TextIOWrapper) and stream.write_through
+
+
 class Terminal:
     """Replaces `sys.stdout` and `sys.stderr` while it is entered.
 
@@ -138,8 +142,8 @@ class Terminal:
             io.BufferedWriter(_Stream(number, self, is_output=is_output)),
             encoding=old.encoding or "utf-8",
             errors=old.errors or "strict",
-            # A person sees each line at once; a pipe gets full blocks.
-            line_buffering=os.isatty(number) or not is_output,
+            # A person sees each line at once; a pipe gets full blocks, unless PYTHONUNBUFFERED asks for each line.
+            line_buffering=os.isatty(number) or not is_output or _is_unbuffered(old),
         )
 
     def flush(self) -> None:

@@ -30,6 +30,7 @@ _STATELESS: Final = frozenset(
         OperatorKind.KEY_BY,
         OperatorKind.SPLIT,
         OperatorKind.BATCH,
+        OperatorKind.ORDERED,
         OperatorKind.FUTURE,
         OperatorKind.SINK,
     }

@@ -31,7 +31,8 @@ def choose_execution(plan: Plan) -> Plan:
     THREAD for the others, unless the contract says otherwise.
 
     Raises:
-        PipelineError: a time limit on an operator that nothing can interrupt.
+        PipelineError: a time limit on an operator that nothing can interrupt, or a process declared for one that cannot
+            be sent there.
     """
     chosen: dict[str, Execution] = {}
     lines: list[tuple[str, str]] = []
@@ -67,6 +68,7 @@ def choose_execution(plan: Plan) -> Plan:
                 f"work at once: parallelism={concurrency} gives as many replicas"
             )
         if chosen[operator.name] is Execution.PROCESS:
+            _require_sendable(operator)
             why += _told_of_process(operator)
         lines.append((operator.name, f"{chosen[operator.name]}: {why}"))
     return replace(plan, execution=chosen).noted("execution", *lines)
@@ -103,6 +105,13 @@ def _cpu_bound(operator: BaseTransformation, found: str = "it is cpu_bound") -> 
     if reason:
         return Execution.THREAD, on_thread + f"it cannot be sent to a process, {reason}"
     return Execution.PROCESS, f"{found}: pure-Python work shares no interpreter lock there"
+
+
+def _require_sendable(operator: BaseTransformation) -> None:
+    # What was chosen has been asked already; one that was declared is refused here, not when the job starts.
+    reason = explain_code(operator.factory) if operator.contract.execution is Execution.PROCESS else ""
+    if reason:
+        raise PipelineError(f"it cannot be sent to a process: {reason} {operator.where}")
 
 
 def _told_of_process(operator: BaseTransformation) -> str:

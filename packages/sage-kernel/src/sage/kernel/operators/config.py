@@ -56,4 +56,8 @@ def _explain(owner: str, model: type[BaseModel], detail: Any) -> str:
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return f"{owner}: unknown config key {key!r}; {hint}"
     where = f"config key {key!r}" if key else "config"
+    if detail["type"] == "value_error":  # a validator of the model speaks; mostly it names the value itself
+        message = str(detail["ctx"]["error"])
+        got = "" if ", got " in message else f", got {detail['input']!r}"
+        return f"{owner}: {where}: {message}{got}"
     return f"{owner}: {where}: {detail['msg']}, got {detail['input']!r}"

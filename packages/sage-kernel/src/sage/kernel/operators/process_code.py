@@ -15,6 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -142,29 +143,27 @@ def pack_code(operators: Sequence[BaseTransformation]) -> PackedCode:
     Raises:
         PipelineError: one of them cannot be sent to a process; the message names the attribute.
     """
-    modules = [module for module in _modules_of(operators) if not _is_importable(module)]
-    with _registry_lock:
-        registered = [module for module in modules if module.__name__ != "__main__"]
-        for module in registered:
-            cloudpickle.register_pickle_by_value(module)
+    modules = _travelling_modules(operator.factory for operator in operators)
+    with _by_value(modules):
         try:
-            try:
-                packed = dump_code(list(operators))
-            except (SerializationError, SizeLimitError) as error:
-                for operator in operators:
-                    reason = explain_code(operator.factory)
-                    if reason:
-                        raise PipelineError(f"it cannot be sent to a process: {reason} {operator.where}") from error
-                raise PipelineError(f"it cannot be sent to a process: {error} {operators[0].where}") from error
-            definitions = tuple(_definitions(module) for module in modules)
-        finally:
-            for module in registered:
-                cloudpickle.unregister_pickle_by_value(module)
+            packed = dump_code(list(operators))
+        except (SerializationError, SizeLimitError) as error:
+            for operator in operators:
+                reason = _explain(operator.factory)
+                if reason:
+                    raise PipelineError(f"it cannot be sent to a process: {reason} {operator.where}") from error
+            raise PipelineError(f"it cannot be sent to a process: {error} {operators[0].where}") from error
+        definitions = tuple(_definitions(module) for module in modules)
     return PackedCode(packed, definitions)
 
 
 def explain_code(factory: OperatorFactory) -> str:
     """Why an operator's code cannot be sent to a process, "" where it can."""
+    with _by_value(_travelling_modules([factory])):
+        return _explain(factory)
+
+
+def _explain(factory: OperatorFactory) -> str:
     parts = [factory.target, factory.config] if isinstance(factory, FunctionFactory) else [factory]
     for part in parts:
         try:
@@ -172,6 +171,20 @@ def explain_code(factory: OperatorFactory) -> str:
         except (SerializationError, SizeLimitError) as error:
             return str(error)
     return ""
+
+
+@contextmanager
+def _by_value(modules: Sequence[types.ModuleType]) -> Iterator[None]:
+    """Meanwhile what these modules define is pickled by value, as what `__main__` defines always is."""
+    with _registry_lock:
+        registered = [module for module in modules if module.__name__ != "__main__"]
+        for module in registered:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in registered:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def _definitions(module: types.ModuleType) -> Definitions:
@@ -198,14 +211,16 @@ def _definitions(module: types.ModuleType) -> Definitions:
     return Definitions(module.__name__, tuple(packed), left_out)
 
 
-def _modules_of(operators: Iterable[BaseTransformation]) -> list[types.ModuleType]:
-    """The modules that the operators' code is from; the program's own script is always one of them."""
+def _travelling_modules(factories: Iterable[OperatorFactory]) -> list[types.ModuleType]:
+    """The modules that the operators' code is from and that a process cannot import; the program's own script is
+    always one of them.
+    """
     names = {"__main__": None}
-    for operator in operators:
-        factory = operator.factory
+    for factory in factories:
         if isinstance(factory, FunctionFactory):
             names |= dict.fromkeys(_module_names(factory.target))
-    return [sys.modules[name] for name in names if name in sys.modules]
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    return [module for module in modules if not _is_importable(module)]
 
 
 def _module_names(target: Any) -> Iterator[str]:
