@@ -81,9 +81,9 @@ RowFormat row_format_of(const IndexOptions& options) {
         case Storage::bfloat16: return RowFormat::bfloat16;
         default: break;
     }
-    throw InvalidArgument("storage must be float32, float16 or bfloat16 for a graph, whose codes are 8 bits anyway, "
-                          "got '" +
-                          std::string(storage_name(options.storage)) + "'");
+    throw InvalidArgument("storage must be float32, float16 or bfloat16 for the index graph, whose codes are 8 bits "
+                          "anyway, and for auto, which becomes one, got '" +
+                          std::string(storage_name(options.storage)) + "' (flat, hnsw and ivf_flat take it)");
 }
 
 std::unique_ptr<Index> make_graph(const IndexOptions& options, std::string why) {

@@ -90,7 +90,10 @@ def test_export_import_verify_compact(sage: Sage, folder: Path, tmp_path: Path) 
     assert done.stderr == ""  # no progress without a terminal
     verified = sage("db", "verify", "new")
     assert (verified.returncode, verified.stdout) == (0, "no damage: 1 collection, 3 documents, 0 records in the log\n")
-    assert json.loads(sage("db", "compact", "new", "--json").stdout)["log_bytes"] == 0
+    compacted = json.loads(sage("db", "compact", "new", "--json").stdout)
+    assert compacted["log_bytes"] == 0
+    shown = json.loads(sage("db", "info", "new", "--json").stdout)
+    assert shown["snapshot_bytes"] == compacted["snapshot_bytes"] > 0
     with sage_db.open(tmp_path / "new") as database:
         assert database.collection("copy").metric == "l2"
         assert len(database.collection("copy")) == 3

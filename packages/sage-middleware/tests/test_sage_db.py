@@ -340,6 +340,8 @@ BAD = [
     (lambda c: c.add(["x"], [[1, 2]], metadata={"year": 1}), "metadata must be a list"),
     (lambda c: c.add(["x"], [[1, 2]], texts="t"), "texts must be a list"),
     (lambda c: c.add(["x"], [[1, 2]], texts=[1]), r"texts\[0\] must be str or None, got int 1"),
+    (lambda c: c.add(["x"], [[1, 2]], texts=[]), "texts must have an entry for each of the 1 ids, got none"),
+    (lambda c: c.upsert(["a"], [[1, 2]], metadata=[]), "metadata must have an entry for each of the 1 ids, got none"),
     (lambda c: c.update(["x"], [[1, 2]]), "there is no document 'x' to update"),
     (lambda c: c.delete(), "delete takes either ids or where"),
     (lambda c: c.search([1, 0], 0), "k must be an integer between 1 and 1000000, got 0"),
@@ -383,6 +385,7 @@ def test_what_is_no_error(notes: Collection) -> None:
     assert notes.delete(["unknown"]) == 0
     assert len(notes.get(["unknown"])) == 0
     notes.add([], np.empty((0, 2)))
+    notes.add([], np.empty((0, 2)), metadata=[], texts=[])
     notes.add(["zero"], [[0, 0]])
     assert notes.search([0, 0], 9).scores.tolist() == [0.0] * 5
     assert (5 in notes, None in notes, "a" in notes) == (False, False, True)
@@ -395,7 +398,11 @@ def test_what_is_no_error(notes: Collection) -> None:
         ({"dimension": 2.0}, "dimension must be an integer, got 2.0"),
         ({"dimension": 10**6}, "dimension"),
         ({"metric": "euclid"}, "euclid"),
-        ({"index": "magic"}, "magic"),
+        ({"index": "magic"}, "must be one of auto, flat, .*, got 'magic'"),
+        (
+            {"storage": "int8"},
+            "for auto, which becomes one, got 'int8' .flat, hnsw and ivf_flat take it",
+        ),
         ({"storage": "int3"}, "int3"),
         ({"degre": 3}, "unknown option 'degre'; known: rerank, degree"),
         ({"name": ""}, "1 to 255 bytes"),
@@ -414,6 +421,8 @@ def test_collections_by_name(database: Database) -> None:
     assert database.get_or_create_collection("notes", 2, metric="l2").options == made.options
     with pytest.raises(InvalidArgumentError, match="has dimension 2, asked for 3"):
         database.get_or_create_collection("notes", 3)
+    with pytest.raises(InvalidArgumentError, match="unknown option 'metrik'; known: metric, index, storage"):
+        database.get_or_create_collection("notes", 2, metrik="l2")
     with pytest.raises(InvalidArgumentError, match="notes"):
         database.collection("note")
     database.rename_collection("notes", "n")

@@ -55,13 +55,23 @@ def test_a_chroma_collection(tmp_path: Path) -> None:
     assert "x" not in database
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IDMap,Flat", "HNSW16", "IVF8,Flat", "IDMap2,IVF8,Flat"])
-def test_a_faiss_file(tmp_path: Path, factory: str) -> None:
+@pytest.mark.parametrize(
+    ("factory", "own_ids"),
+    [
+        ("Flat", False),
+        ("IDMap,Flat", True),
+        ("HNSW16", False),
+        ("IVF8,Flat", False),
+        ("IVF8,Flat", True),
+        ("IDMap2,IVF8,Flat", True),
+    ],
+)
+def test_a_faiss_file(tmp_path: Path, factory: str, own_ids: bool) -> None:
     faiss = pytest.importorskip("faiss")
     index = faiss.index_factory(8, factory, faiss.METRIC_L2)
     index.train(VECTORS)
-    ids = np.arange(2500) + (1000 if "IDMap" in factory else 0)
-    if "IDMap" in factory:
+    ids = np.arange(2500) * 7 + 1000 if own_ids else np.arange(2500)
+    if own_ids:
         index.add_with_ids(VECTORS, ids)
     else:
         index.add(VECTORS)
@@ -82,12 +92,43 @@ def test_an_hnswlib_file(tmp_path: Path) -> None:
         index.mark_deleted(label)
     index.save_index(str(tmp_path / "index.hnsw"))
     database = sage_db.memory()
-    with pytest.raises(InvalidArgumentError, match="does not say its dimension and metric"):
+    with pytest.raises(InvalidArgumentError, match="does not say its metric"):
         import_into(database, "h", tmp_path / "index.hnsw")
+    with pytest.raises(InvalidArgumentError, match=r"index\.hnsw: its vectors have 8 dimensions, not 7"):
+        import_into(database, "h", tmp_path / "index.hnsw", dimension=7, metric="l2")  # hnswlib would read nonsense
+    assert database.collection_names() == []
+    assert import_into(database, "h", tmp_path / "index.hnsw", metric="l2") == 2498
     assert import_into(database, "h", tmp_path / "index.hnsw", dimension=8, metric="l2") == 2498
     copied = database.collection("h")
     assert best(copied, VECTORS[9]) == [each for each in exact(VECTORS[9], 7) if each not in (5, 2100)][:5]
     assert 5 not in copied
+
+
+def test_a_faiss_file_of_nothing(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.index_factory(8, "IVF8,Flat")
+    index.train(VECTORS)
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    with pytest.raises(InvalidArgumentError, match="has no documents"):
+        import_into(sage_db.memory(), "f", tmp_path / "index.faiss")
+
+
+def test_an_import_that_fails_says_where_and_leaves_no_empty_collection(tmp_path: Path) -> None:
+    vectors = VECTORS.copy()
+    vectors[2003, 2] = np.nan
+    database = sage_db.memory()
+    np.savez(tmp_path / "a.npz", vectors=vectors[2000:])
+    with pytest.raises(InvalidArgumentError, match=r"a\.npz, from document 0 on: vectors\[3\]\[2\] must be finite"):
+        import_into(database, "a", tmp_path / "a.npz")
+    assert database.collection_names() == []
+    np.savez(tmp_path / "b.npz", vectors=vectors)
+    with pytest.raises(InvalidArgumentError, match=r"b\.npz, from document 2000 on: vectors\[3\]\[2\] must be finite"):
+        import_into(database, "b", tmp_path / "b.npz")
+    assert len(database.collection("b")) == 2000  # a batch is a transaction
+    database.create_collection("c", 8)
+    with pytest.raises(InvalidArgumentError, match="from document 0 on"):
+        import_into(database, "c", tmp_path / "a.npz")
+    assert "c" in database
 
 
 @pytest.mark.parametrize("format", ["jsonl", "npz", "parquet"])
@@ -115,6 +156,8 @@ def test_what_is_exported_comes_back(tmp_path: Path, format: str, texts: bool) -
         np.testing.assert_array_equal(one.vectors, other.vectors)
     with pytest.raises(StoreError, match="is there already"):
         export_to(made, file)
+    with pytest.raises(InvalidArgumentError, match="does not tell its format; name one of jsonl, npz, parquet$"):
+        export_to(made, tmp_path / "out.faiss")
     assert sorted(each.name for each in tmp_path.iterdir()) == [file.name]
 
 
@@ -144,11 +187,17 @@ def test_a_parquet_file_of_somebody_else(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     columns = {"id": ["a", "b"], "vector": [[1.0, 0.0], [0.0, 1.0]], "year": [2020, None], "text": ["t", None]}
+    columns["at"] = [None, dt.datetime(2024, 2, 29)]  # noqa: DTZ001 - as most Parquet files have it
     parquet.write_table(arrow.table(columns), tmp_path / "x.parquet")
     database = sage_db.memory()
     assert import_into(database, "x", tmp_path / "x.parquet") == 2
     first, second = database.collection("x").get(["a", "b"])
-    assert (first.metadata, first.text, second.metadata, second.text) == ({"year": 2020}, "t", {}, None)
+    assert (first.metadata, first.text, second.metadata, second.text) == (
+        {"year": 2020},
+        "t",
+        {"at": dt.datetime(2024, 2, 29, tzinfo=dt.UTC)},
+        None,
+    )
 
 
 # --- faiss as an engine -----------------------------------------------------------------------------------------------

@@ -113,9 +113,6 @@ void DatabaseCore::start() {
         store_ = storage::Store::open(files(), path_, vdb_application, log, visitor());
         recovery_ = store_->recovery();
         generation_ = store_->manifest().generation;
-        if (const auto snapshot = store_->manifest().snapshot) {
-            snapshot_bytes_ = snapshot->file_bytes;
-        }
         finish_replay();
     }
     if (!options_.background) {
@@ -134,6 +131,7 @@ void DatabaseCore::load(const std::shared_ptr<const storage::Snapshot>& snapshot
         throw UnsupportedFormat("'" + snapshot->path() + "' has a catalog of version " + std::to_string(version) +
                                 ", this build reads version " + std::to_string(catalog_version));
     }
+    snapshot_bytes_ = snapshot->identity().file_bytes;
     next_number_ = in.fixed<std::uint64_t>();
     const std::size_t count = in.count(Database::collections_max, 3);
     for (std::size_t i = 0; i < count; ++i) {

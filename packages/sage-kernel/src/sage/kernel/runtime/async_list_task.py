@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -90,6 +90,11 @@ class AsyncListTask(Task):
             raise failure
         self.count_waits()
         self._sender.end()
+
+    @property
+    def coroutines(self) -> Sequence[asyncio.Task[None]]:
+        """One for each list in work."""
+        return tuple(self._running)
 
     def _abort(self) -> None:
         try:

@@ -142,6 +142,11 @@ class AsyncTask(Task):
 
     # -- slots
 
+    @property
+    def coroutines(self) -> Sequence[asyncio.Task[None]]:
+        """The slots."""
+        return tuple(self._slots)
+
     def _add_slot(self) -> None:
         slot = self._loop.create_task(self._slot(), name=f"{self.id} slot {len(self._slots)}")
         self._count_waking(1)

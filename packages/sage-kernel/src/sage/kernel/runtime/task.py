@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -269,6 +270,11 @@ class Task(ABC):
     def doing(self) -> str:
         """What it is doing, in words."""
         return str(self.activity)
+
+    @property
+    def coroutines(self) -> Sequence[asyncio.Task[None]]:
+        """Those in which it calls its operators; none of a task that calls them on its thread."""
+        return ()
 
     def _pause_thread(self, seconds: float) -> None:
         self.pausing += 1

@@ -4,11 +4,15 @@ nothing.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from operator import length_hint
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from sage.platform import Worker
 
@@ -18,6 +22,8 @@ from .process_task import ProcessTask
 from .task import Activity, Task
 
 __all__ = ["view_task"]
+
+_RUNTIME = Path(__file__).parent
 
 
 def view_task(task: Task, worker: Worker) -> TaskView:
@@ -45,7 +51,8 @@ def view_task(task: Task, worker: Worker) -> TaskView:
         # An event loop between two items, or a thread between two batches.
         calls = sum(operator.timed_items + operator.errors for operator in counters.operators)
         names = ", ".join(task.parts.node.chain)
-        return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=partial(_stack, frame))
+        stack = partial(_stack_of_calls, task.coroutines, frame)
+        return TaskView((*moved, calls), in_work=True, queued=queued, doing=f"in {names}", stack=stack)
     chain_frame, code = found
     step = code.step_of_line.get(chain_frame.f_lineno)
     if step is not None and step <= RESULT_LINE:
@@ -73,6 +80,37 @@ def _chain_frame(frame: FrameType | None, codes: Iterable[ChainCode]) -> tuple[F
             return frame, code
         frame = frame.f_back
     return None
+
+
+def _stack_of_calls(coroutines: Sequence[asyncio.Task[None]], frame: FrameType | None) -> str:
+    """Where a call waits, and how many others there are; the thread's own stack where none does or one computes."""
+    waiting = [found for found in map(_awaiting, coroutines) if found]
+    if not waiting or asyncio.current_task(coroutines[0].get_loop()) is not None:
+        return _stack(frame)
+    others = f"and {len(waiting) - 1} more call(s)\n" if len(waiting) > 1 else ""
+    return "".join(traceback.format_list(waiting[0][-6:])) + others
+
+
+def _awaiting(task: asyncio.Task[None]) -> list[traceback.FrameSummary]:
+    """The frames of the user's coroutines that it waits in, outermost first; none of a task that waits for work."""
+    frames: list[tuple[FrameType, int]] = []
+    awaited: Any = task.get_coro()
+    while awaited is not None:  # down to what is no coroutine or generator of Python: mostly a future
+        if inspect.iscoroutine(awaited):
+            frame, awaited = awaited.cr_frame, awaited.cr_await
+        elif inspect.isgenerator(awaited):
+            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+        else:
+            break
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+    ours = max((place for place, (frame, _) in enumerate(frames) if _is_ours(frame)), default=-1)
+    return list(traceback.StackSummary.extract(iter(frames[ours + 1 :])))
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    return name.startswith("<sage ") or Path(name).parent == _RUNTIME
 
 
 def _stack(frame: FrameType | None, below: FrameType | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -114,7 +114,7 @@ class Collection:
             >>> pages.count(), pages.stats()["vectors"]
             (1, 3)
         """
-        self._native.add(ids, *self._contents(vectors, metadata, texts))
+        self._native.add(ids, *self._contents(ids, vectors, metadata, texts))
 
     def upsert(
         self,
@@ -125,7 +125,7 @@ class Collection:
         texts: Sequence[str | None] | None = None,
     ) -> None:
         """Add new documents and replace known ones whole; the arguments are those of `add`."""
-        self._native.upsert(ids, *self._contents(vectors, metadata, texts))
+        self._native.upsert(ids, *self._contents(ids, vectors, metadata, texts))
 
     def update(
         self,
@@ -147,7 +147,7 @@ class Collection:
             >>> notes.get([1])[0].metadata
             {'year': 2020, 'lang': 'en'}
         """
-        self._native.update(ids, *self._contents(vectors, metadata, texts))
+        self._native.update(ids, *self._contents(ids, vectors, metadata, texts))
 
     def delete(
         self, ids: Sequence[int] | Sequence[str] | ArrayLike | None = None, *, where: Where | None = None
@@ -354,12 +354,13 @@ class Collection:
 
     def _contents(
         self,
+        ids: Any,
         vectors: Any,
         metadata: Sequence[Mapping[str, Any] | None] | None,
         texts: Sequence[str | None] | None,
     ) -> tuple[Any, list[Any] | None, list[str | None] | None, Any]:
         rows, counts = self._vectors_of(vectors)
-        return rows, _listed(metadata, "metadata"), _listed(texts, "texts"), counts
+        return rows, _listed(metadata, "metadata", ids), _listed(texts, "texts", ids), counts
 
     def _vectors_of(self, vectors: Any) -> tuple[Any, Any]:
         """Rows and how many of them each document has; None for the latter: one each."""
@@ -450,12 +451,17 @@ def _hits(native: tuple[Any, Any, tuple[Any, ...]]) -> Hits:
     return Hits(ids, metadata, texts, vectors, counts, scores=native[1])
 
 
-def _listed(values: Any, name: str) -> list[Any] | None:
+def _listed(values: Any, name: str, ids: Any) -> list[Any] | None:
     if values is None:
         return None
     if isinstance(values, str | Mapping):
         raise InvalidArgumentError(f"{name} must be a list with an entry for each id, got {values!r}")
-    return [dict(each) if isinstance(each, Mapping) else each for each in values]
+    listed = [dict(each) if isinstance(each, Mapping) else each for each in values]
+    if not listed and isinstance(ids, Sized) and len(ids):  # the native part takes an empty list for none at all
+        raise InvalidArgumentError(
+            f"{name} must have an entry for each of the {len(ids)} ids, got none; or leave it out"
+        )
+    return listed
 
 
 def _nested(value: Any) -> bool:

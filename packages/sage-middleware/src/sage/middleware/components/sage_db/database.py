@@ -19,6 +19,7 @@ from .collection import Collection
 
 __all__ = ["Database", "memory", "open", "verify"]
 
+_COLLECTION_OPTIONS = ("rerank", "degree", "links", "lists", "build_effort", "k1", "b")
 _STATE_VERSION = 1
 _COPY_BATCH = 4096
 # What a backup's folder has: no folders, no links.
@@ -79,7 +80,7 @@ class Database:
         Raises:
             InvalidArgumentError: a rule is broken.
         """
-        _require_known(options, ("rerank", "degree", "links", "lists", "build_effort", "k1", "b"))
+        _require_known(options, _COLLECTION_OPTIONS)
         _require_whole("dimension", dimension)
         return Collection(
             self._native.create_collection(name, dimension, metric=metric, index=index, storage=storage, **options)
@@ -93,8 +94,9 @@ class Database:
         """The collection of that name, made with these options if it is not there.
 
         Raises:
-            InvalidArgumentError: it is there with another dimension, metric or storage.
+            InvalidArgumentError: it is there with another dimension, metric or storage, or an option is unknown.
         """
+        _require_known(options, ("metric", "index", "storage", *_COLLECTION_OPTIONS))
         if name not in self:
             return self.create_collection(name, dimension, **options)
         found = self.collection(name)

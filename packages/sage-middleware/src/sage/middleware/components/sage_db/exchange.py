@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ EXPORT_FORMATS = ("jsonl", "npz", "parquet")
 BATCH = 2000
 _SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".jsonl": "jsonl", ".faiss": "faiss", ".hnsw": "hnswlib"}
 _LINE_MAX = 64 << 20
+_DIMENSION_MAX = 16_384
 _METRICS = {"cosine": "cosine", "ip": "inner_product", "l2": "l2"}
 _TIME = "$time"
 
@@ -52,8 +54,12 @@ class Source:
     parts: Iterator[Part]
 
 
-def guess_format(path: Path) -> str:
+def guess_format(path: Path, formats: Sequence[str] = IMPORT_FORMATS) -> str:
     """The format of a file by its name, "chroma" for a folder with a Chroma database.
+
+    Args:
+        path: of the file.
+        formats: those that there are to choose from.
 
     Raises:
         InvalidArgumentError: the name does not tell.
@@ -64,12 +70,12 @@ def guess_format(path: Path) -> str:
     """
     if (path / "chroma.sqlite3").is_file():
         return "chroma"
-    try:
-        return _SUFFIXES[path.suffix.lower()]
-    except KeyError:
+    found = _SUFFIXES.get(path.suffix.lower())
+    if found not in formats:
         raise InvalidArgumentError(
-            f"the name of {str(path)!r} does not tell its format; name one of {', '.join(IMPORT_FORMATS)}"
-        ) from None
+            f"the name of {str(path)!r} does not tell its format; name one of {', '.join(formats)}"
+        )
+    return found
 
 
 def import_into(
@@ -88,7 +94,9 @@ def import_into(
     """Read the documents of a file into the collection `name`, which is made if it is not there; known ids are
     replaced.
 
-    Each batch is a transaction: what was imported before an error stays.
+    Each batch is a transaction: what was imported before an error stays. An index that keeps codes (a faiss index with
+    PQ or SQ) gives back what it has: vectors that are near those that were once put in. Times without a zone, as
+    Parquet has them, are taken as UTC.
 
     Args:
         database: where to.
@@ -96,7 +104,7 @@ def import_into(
         path: a file, or the folder of a Chroma database.
         format: one of `IMPORT_FORMATS`; by default what the name tells.
         source_collection: of a Chroma database; it may be left out when there is one only.
-        dimension: of an hnswlib file, which does not say it itself.
+        dimension: of an hnswlib file: checked against what the file has.
         metric: "cosine", "inner_product" or "l2" for a collection that is made; by default what the file says, else
             "cosine". An hnswlib file needs it.
         index: of a collection that is made.
@@ -127,16 +135,20 @@ def import_into(
     if kind not in IMPORT_FORMATS:
         raise InvalidArgumentError(f"format must be one of {', '.join(IMPORT_FORMATS)}, got {format!r}")
     source = _source(kind, file, source_collection, dimension, metric)
-    count, target = 0, None
+    count, target, is_new = 0, None, name not in database
     for part in source.parts:
         if target is None:
-            found = part.vectors.shape[1]
-            if name in database:
-                target = database.collection(name)
-            else:
+            if is_new:
                 made = metric or source.metric or "cosine"
-                target = database.create_collection(name, found, metric=made, index=index, storage=storage)
-        target._native.upsert(part.ids, part.vectors, part.metadata, part.texts, part.vector_counts)
+                database.create_collection(name, part.vectors.shape[1], metric=made, index=index, storage=storage)
+            target = database.collection(name)
+        try:
+            target._native.upsert(part.ids, part.vectors, part.metadata, part.texts, part.vector_counts)
+        except InvalidArgumentError as error:
+            if is_new and not count:
+                database.drop_collection(name)
+            # The numbers in the message count from the first document of this batch.
+            raise InvalidArgumentError(f"{file}, from document {count} on: {error}") from error
         count += len(part.ids)
         if on_progress is not None:
             on_progress(count, source.total)
@@ -208,24 +220,39 @@ def _from_faiss(file: Path) -> Source:
         raise StoreError(f"is no index that faiss can read: {error}", path=file) from error
     ids = np.arange(index.ntotal, dtype=np.int64)
     inner = faiss.downcast_index(index)
+    by_number = True
     if isinstance(inner, faiss.IndexIDMap):
         ids = faiss.vector_to_array(inner.id_map).astype(np.int64)
         inner = faiss.downcast_index(inner.index)
-    if isinstance(inner, faiss.IndexIVF):  # rows of inverted lists are found by number only with this
+    elif isinstance(inner, faiss.IndexIVF):  # it may have any ids itself, and finds its vectors by them
+        ids, by_number = _ids_of_lists(faiss, inner), False
+        inner.set_direct_map_type(faiss.DirectMap.Hashtable)
+    if by_number and isinstance(inner, faiss.IndexIVF):  # rows of inverted lists are found by number only with this
         inner.make_direct_map()
     metric = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "inner_product"}.get(index.metric_type)
 
     def parts(_owner: Any) -> Iterator[Part]:
         # `inner` is a part of the index, which is freed with its Python object: the generator holds that.
         for first in range(0, len(ids), BATCH):
-            many = min(BATCH, len(ids) - first)
+            chosen = ids[first : first + BATCH]
             try:
-                vectors = inner.reconstruct_n(first, many)
+                vectors = inner.reconstruct_n(first, len(chosen)) if by_number else inner.reconstruct_batch(chosen)
             except RuntimeError as error:
                 raise StoreError(f"this kind of index does not give its vectors back: {error}", path=file) from error
-            yield Part(ids[first : first + many], vectors)
+            yield Part(chosen, vectors)
 
     return Source(metric, len(ids), parts(index))
+
+
+def _ids_of_lists(faiss: Any, index: Any) -> NDArray[np.int64]:
+    """The ids in the inverted lists; one that was added twice counts once."""
+    lists = index.invlists
+    found = [
+        np.array(faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)), dtype=np.int64)
+        for number in range(lists.nlist)
+        if lists.list_size(number)
+    ]
+    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
 
 
 def _from_hnswlib(file: Path, dimension: int | None, metric: str | None) -> Source:
@@ -233,12 +260,15 @@ def _from_hnswlib(file: Path, dimension: int | None, metric: str | None) -> Sour
         import hnswlib
     except ImportError as error:
         raise MissingExtraError("hnswlib", "sage-middleware[hnswlib]") from error
-    if dimension is None or metric is None:
-        raise InvalidArgumentError("an hnswlib file does not say its dimension and metric: name both")
+    if metric is None:
+        raise InvalidArgumentError("an hnswlib file does not say its metric: name it")
     space = {ours: theirs for theirs, ours in _METRICS.items()}.get(metric)
     if space is None:
         raise InvalidArgumentError(f"metric must be one of {', '.join(_METRICS.values())}, got {metric!r}")
-    index = hnswlib.Index(space=space, dim=dimension)
+    found = _hnswlib_dimension(file)
+    if dimension not in (None, found):
+        raise InvalidArgumentError(f"{file}: its vectors have {found} dimensions, not {dimension}")
+    index = hnswlib.Index(space=space, dim=found)
     try:
         index.load_index(str(file))
         labels = np.array(index.get_ids_list(), dtype=np.int64)
@@ -256,6 +286,19 @@ def _from_hnswlib(file: Path, dimension: int | None, metric: str | None) -> Sour
                 yield Part(chosen, vectors)
 
     return Source(metric, len(labels), parts())
+
+
+def _hnswlib_dimension(file: Path) -> int:
+    """From the sizes at the beginning of the file, at which hnswlib does not look: it reads rows of any length."""
+    try:
+        with file.open("rb") as content:
+            *_, label_at, vector_at = struct.unpack("=6Q", content.read(48))
+    except (OSError, struct.error) as error:
+        raise StoreError(f"is no index that hnswlib can read: {error}", path=file) from error
+    dimension, rest = divmod(label_at - vector_at, np.dtype(np.float32).itemsize)
+    if rest or not 1 <= dimension <= _DIMENSION_MAX:
+        raise StoreError("is no index that hnswlib can read: the sizes at its beginning do not fit", path=file)
+    return int(dimension)
 
 
 def _living(index: Any, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -376,13 +419,18 @@ def _from_parquet(file: Path) -> Source:
             else:
                 others = [name for name in names if name not in ("id", "vector", "text")]
                 metadata = [
-                    {name: columns[name][row] for name in others if columns[name][row] is not None}
+                    {name: _in_utc(columns[name][row]) for name in others if columns[name][row] is not None}
                     for row in range(count)
                 ]
             counts = np.array([len(row) for row in rows], dtype=np.int64)
             yield Part(list(columns["id"]), np.concatenate(rows), metadata, columns.get("text"), counts)
 
     return Source(None, table.metadata.num_rows, parts())
+
+
+def _in_utc(value: Any) -> Any:
+    """A time without a zone with that of UTC, anything else as it is."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
 def export_to(
@@ -415,7 +463,7 @@ def export_to(
         {"id": "a", "vector": [1.0, 0.0], "metadata": {"year": 2024}}
     """
     target = Path(path)
-    kind = format or guess_format(target)
+    kind = format or guess_format(target, EXPORT_FORMATS)
     if kind not in EXPORT_FORMATS:
         raise InvalidArgumentError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {kind!r}")
     if target.exists():
