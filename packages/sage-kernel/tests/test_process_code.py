@@ -103,9 +103,7 @@ def test_a_large_global_keeps_only_what_refers_to_it_away(
     sys.modules[module.__name__] = there = types.ModuleType(module.__name__)
     packed.install()
     assert there.free(1) == 2
-    with pytest.raises(
-        SerializationError, match="'uses' in this process: with what .* more than 1 MiB"
-    ):
+    with pytest.raises(SerializationError, match="'uses' in this process: with what .* more than 1 MiB"):
         _ = there.uses
 
 

@@ -71,7 +71,7 @@ def guess_format(path: Path, formats: Sequence[str] = IMPORT_FORMATS) -> str:
     if (path / "chroma.sqlite3").is_file():
         return "chroma"
     found = _SUFFIXES.get(path.suffix.lower())
-    if found not in formats:
+    if found is None or found not in formats:
         raise InvalidArgumentError(
             f"the name of {str(path)!r} does not tell its format; name one of {', '.join(formats)}"
         )
