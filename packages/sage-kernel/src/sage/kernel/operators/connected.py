@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, Generic, TypeVar
 
 from sage.common.errors import SageError
@@ -21,6 +22,9 @@ Right = TypeVar("Right")
 Out = TypeVar("Out")
 
 Sided = tuple[int, Any]
+
+_TOGETHER_MAX = 1 << 14
+"""Pairs of one call for many items; more are not held at a time, and then it no longer matters how they are made."""
 
 
 class CoMapFunction(Function, Generic[Left, Right, Out]):
@@ -108,7 +112,11 @@ class JoinSpec(OperatorSpec):
         """The operator of one replica."""
         join = _Join(self)
         return BoundOperator(
-            join.execute, join, leftovers=join.unmatched if self.keeps_left else None, last=join.without_partner
+            join.execute,
+            join,
+            leftovers=join.unmatched if self.keeps_left else None,
+            last=join.without_partner,
+            together=join.execute_together if self.function is None else None,
         )
 
 
@@ -153,6 +161,38 @@ class _Join(Function):
         mine.append(item)
         return outputs
 
+    def execute_together(
+        self, side: int, items: Sequence[Any], keys: Sequence[Hashable]
+    ) -> tuple[list[Any], Sequence[int]] | None:
+        """`execute` for many items of one side: they do not meet each other, so one pass can follow the other.
+
+        The passes are loops of the interpreter in C. Each item and each partner lies somewhere in memory, and a loop
+        that does nothing but take one after the other has many of them under way at a time; by the time pairs are
+        made of them, they are in the caches.
+        """
+        every = self._kept
+        try:
+            try:
+                found = list(map(every.__getitem__, keys))
+            except KeyError:
+                found = [every.get(key) or every.setdefault(key, ([], [])) for key in keys]
+        except Exception:  # a key of the user's may raise anything when it is compared: an error of its item
+            return None
+        columns = list(zip(*found, strict=True))
+        mine, others = columns[side], columns[1 - side]
+        counts = list(map(len, others))
+        total = sum(counts)
+        if total > _TOGETHER_MAX or max(counts) > self._outputs_max:
+            return None
+        outputs: list[Any] = []
+        if total:
+            partners: list[Any] = []
+            _exhaust(map(partners.extend, others))
+            own = chain.from_iterable(map(repeat, items, counts))
+            outputs = list(zip(partners, own, strict=True) if side else zip(own, partners, strict=True))
+        _exhaust(map(list.append, mine, items))
+        return outputs, counts
+
     def unmatched(self) -> Iterable[tuple[Hashable, Any]]:
         """(key, item) of each left item that has met no partner."""
         return [(key, item) for key, (left, right) in self._kept.items() if not right for item in left]
@@ -168,3 +208,6 @@ class _Join(Function):
     def restore_state(self, state: Any) -> None:
         """Take them back."""
         self._kept = state
+
+
+_exhaust = deque[Any](maxlen=0).extend

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .functions import Function
 
-__all__ = ["BoundOperator", "OperatorSpec"]
+__all__ = ["BoundOperator", "OperatorSpec", "Together"]
+
+Together = Callable[[int, Sequence[Any], Sequence[Hashable]], tuple[list[Any], Sequence[int]] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class BoundOperator:
         leftovers: gives (key, what was kept) at the end of the stream, None where nothing is kept for it.
         last: the output for what was kept.
         ended: told which of its streams has ended, gives what can go on now.
+        together: `together(side, items, keys)` does for many items of one stream what `call` does for each; the outputs
+            of all and how many each of them has, or None, and nothing done, where they have to be called one by one.
     """
 
     call: Callable[..., Any]
@@ -38,6 +42,7 @@ class BoundOperator:
     leftovers: Callable[[], Iterable[tuple[Hashable, Any]]] | None = None
     last: Callable[[Any], Any] | None = None
     ended: Callable[[int], list[Any]] | None = None
+    together: Together | None = None
 
 
 class OperatorSpec(ABC):

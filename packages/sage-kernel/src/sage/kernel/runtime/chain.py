@@ -17,6 +17,7 @@ from typing import Any
 
 from sage.kernel.graph import Emit, OnError, OperatorError, OperatorKind
 from sage.kernel.operators import BadRecord, SinkFunction
+from sage.kernel.operators.specs import Together
 from sage.kernel.telemetry import OperatorCounters
 
 from .codegen import COUNTED, RESULT_LINE, SOURCE_LINE, ChainCode, ChainShape, generate_chain
@@ -131,9 +132,10 @@ class Chain(ListWork):
         counted: bool = False,
         flush_each: bool = False,
         stops: bool = False,
+        together: bool = False,
     ) -> ChainCode:
         """The generated function for one form of input."""
-        form = (timed, origins_in, counted, flush_each, stops)
+        form = (timed, origins_in, counted, flush_each, stops, together)
         self._flush_each = flush_each
         found = self._codes.get(form)
         if found is None:
@@ -146,6 +148,7 @@ class Chain(ListWork):
                     counted=counted or self.shape.records,
                     flush_each=flush_each,
                     stops=stops,
+                    together=together,
                 ),
                 fail=self._fail,
                 bad_record=self.set_aside_record,
@@ -160,6 +163,13 @@ class Chain(ListWork):
                 record_times=self._record_times,
             )
         return found
+
+    @property
+    def together(self) -> Together | None:
+        """What calls the first operator for many items at once; None where it can only be called item by item."""
+        if not self.steps or self.shape.stamped or self._dated:
+            return None
+        return self.steps[0].together
 
     def lone_code(self) -> Callable[[Any], Any] | None:
         """The generated function for one item without key, see `lone`; None where the chain is more than maps."""

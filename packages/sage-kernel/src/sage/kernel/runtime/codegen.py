@@ -27,6 +27,7 @@ from sage.kernel.operators import BadRecord
 from sage.kernel.telemetry import OperatorCounters
 
 from .steps import FOLDS, Interrupted, Step, check_output, explode
+from .together import extend_of, key_at, key_column
 
 __all__ = [
     "COUNTED",
@@ -69,6 +70,8 @@ class ChainShape:
         stamped: each row is given the time as its origin where it brings none (rows that are gathered into lists).
         stops: the rows end when the job stops; the one that was fetched last is then left, and `rows` says which
             that is.
+        together: the first operator has been called for all items at once. There is one row, which is its outputs, the
+            keys of its items and how many outputs each of them has.
     """
 
     keys_in: bool = False
@@ -80,6 +83,7 @@ class ChainShape:
     counted: bool = True
     stops: bool = False
     stamped: bool = False
+    together: bool = False
 
     @property
     def traces(self) -> bool:
@@ -118,6 +122,7 @@ class StepForm(NamedTuple):
     has_result: bool
     outputs_max: int
     counts: bool
+    extends: bool
 
 
 class _Writer:
@@ -178,6 +183,7 @@ def generate_chain(
             has_result=step.result is not None,
             outputs_max=step.io.outputs_max,
             counts=step.builtin == "count",
+            extends=extend_of(step) is not None,
         )
         for step in steps
     )
@@ -191,6 +197,8 @@ def generate_chain(
         "check_output": check_output,
         "explode": explode,
         "fail": fail,
+        "key_at": key_at,
+        "key_column": key_column,
         "failures": failures,
         "flush": flush,
         "length_hint": length_hint,
@@ -203,7 +211,7 @@ def generate_chain(
     for index, step in enumerate(steps):
         names |= {f"call{index}": step.call, f"enter{index}": step.enter, f"state{index}": step.state}
         names |= {f"create{index}": step.create, f"result{index}": step.result, f"step{index}": step}
-        names[f"c{index}"] = step.counters
+        names |= {f"c{index}": step.counters, f"extend{index}": extend_of(step)}
         if step.gather is not None:
             names[f"gather{index}"] = step.gather.add
         if step.guard is not None:
@@ -263,6 +271,8 @@ def _header(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> No
 
 def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_source: bool) -> None:
     columns = ["v"] + (["k0"] if shape.keys_in else []) + (["o"] if shape.origins_in else [])
+    if shape.together:
+        columns = ["r", "keys", "counts"]
     writer.add("while True:")
     writer.depth += 1
     writer.add("try:")
@@ -289,11 +299,13 @@ def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_sou
         writer.add("row_start = now()")
     loops = _body(writer, steps, shape)
     keys = ", ".join(["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY])
-    for _ in range(loops):
+    for opened in reversed(range(loops)):
         writer.depth -= 1
         writer.add("break")
         writer.depth -= 1
         writer.add("except Exception as error:")
+        if shape.together and not opened:
+            writer.add("    k0 = key_at(keys, counts, len(r) - 1 - length_hint(rows0))")
         writer.add(f"    fail(error, v, ({keys},), o)")
         writer.depth -= 1
     writer.depth -= 1
@@ -330,6 +342,14 @@ def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
     """Writes the operators; returns how many loops (flatmaps) are open."""
     loops, key = 0, "k0"
     for index, step in enumerate(steps):
+        # A list takes the outputs of a flatmap as they are; where each has a time of its own they part.
+        into = index + 1 if len(steps) == index + 2 and steps[-1].extends else 0
+        into = 0 if shape.timed or shape.traces else into
+        if shape.together and not index:
+            loops += _open_outputs(writer, index, into, keyed=_asks_for_keys(steps, shape), checks=True)
+            if into:
+                return loops
+            continue
         if step.enters:
             writer.add(f"enter{index}({key})")
         if shape.timed:
@@ -341,7 +361,9 @@ def _body(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape) -> int:
                 _write_filter(writer, index, shape.timed)
             case OperatorKind.FLATMAP:
                 _write_flatmap(writer, index, step, shape.timed)
-                loops += 1
+                loops += _open_outputs(writer, index, into)
+                if into:
+                    return loops
             case OperatorKind.BATCH:
                 _write_gather(writer, index, key, shape.timed)
                 loops += 1
@@ -417,14 +439,36 @@ def _write_flatmap(writer: _Writer, index: int, step: StepForm, timed: bool) -> 
     # A list of a size that is allowed is what it should be; everything else is looked at.
     too_many = f"len(r) > {step.outputs_max}"
     writer.add(f"if r.__class__ is not list or {too_many}: r = explode({step.name!r}, r, {step.outputs_max})", index)
+
+
+def _open_outputs(writer: _Writer, index: int, into: int, *, keyed: bool = False, checks: bool = False) -> int:
+    """Goes on with the outputs in `r`: gives them to the list that step `into` is, or opens a loop over them, where
+    `keyed` each with its key. Returns how many loops that were.
+    """
     writer.add(f"n{index} += len(r)")
-    writer.add(f"rows{index} = iter(r)")
+    if into:
+        writer.add(f"extend{into}(r)")
+        return 0
+    writer.add(f"rows{index} = zip(r, key_column(keys, counts))" if keyed else f"rows{index} = iter(r)")
     writer.add("while True:")
     writer.depth += 1
     writer.add("try:")
     writer.depth += 1
-    writer.add(f"for v in rows{index}:")
+    writer.add(f"for v, k0 in rows{index}:" if keyed else f"for v in rows{index}:")
     writer.depth += 1
+    if checks:
+        writer.add("if aborting: raise Interrupted")
+    return 1
+
+
+def _asks_for_keys(steps: Sequence[StepForm], shape: ChainShape) -> bool:
+    """Whether somebody behind the first operator looks at the keys that items came with."""
+    for step in steps[1:]:
+        if step.enters or step.kind in FOLDS:
+            return True
+        if step.kind is OperatorKind.KEY_BY:
+            return False
+    return shape.keys_out
 
 
 def _write_gather(writer: _Writer, index: int, key: str, timed: bool) -> None:

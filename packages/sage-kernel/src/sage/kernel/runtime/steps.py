@@ -18,6 +18,7 @@ from sage.common.errors import InvalidArgumentError
 from sage.common.hashing import stable_hash
 from sage.kernel.graph import Emit, IOSpec, OperatorKind
 from sage.kernel.operators import Function, OperatorContext
+from sage.kernel.operators.specs import Together
 from sage.kernel.telemetry import OperatorCounters
 
 from .gather import Gather
@@ -133,6 +134,7 @@ class Step:
         leftovers: gives (key, what was kept) at the end of the stream; None where nothing is kept for it.
         last: the output for what was kept.
         ended: told which of its streams has ended, gives what can go on now; None where nobody asks.
+        together: calls it for many items of one stream at once, see `BoundOperator`; None where nobody can.
         gather: what its items wait in for each other (batch, batched map), None where each is worked on alone.
     """
 
@@ -155,6 +157,7 @@ class Step:
     leftovers: Callable[[], Iterable[tuple[Hashable, Any]]] | None = None
     last: Callable[[Any], Any] | None = None
     ended: Callable[[int], list[Any]] | None = None
+    together: Together | None = None
     gather: Gather | None = None
 
     def apply(self, value: Any, key: Hashable) -> list[Output]:

@@ -275,6 +275,8 @@ def create_operator(
         leftovers=bound.leftovers,
         last=bound.last,
         ended=bound.ended,
+        # What has been put around the call has to see each item.
+        together=bound.together if call is bound.call else None,
         gather=gather,
         state=DatedState() if operator.options.get("dated") else {},
         guard=KeyGuard(operator.name) if operator.kind is OperatorKind.KEY_BY else None,

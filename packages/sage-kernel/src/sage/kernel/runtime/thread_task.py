@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from sage.kernel.operators.specs import Together
 from sage.kernel.packet import Packet
 from sage.platform import ChannelClosedError
 
@@ -15,6 +16,7 @@ from .edges import Sender
 from .lone import NO_OUTPUT
 from .steps import Interrupted, StepFailed
 from .task import Activity, BatchLimit, Task
+from .together import TOGETHER_MIN
 
 __all__ = ["ThreadTask"]
 
@@ -36,6 +38,7 @@ class ThreadTask(Task):
     _item_ns = 0
     _sender: Sender
     _plain_run: Callable[..., int] | None = None
+    _together: Together | None = None
 
     def run(self) -> None:
         """Entry of the worker: from set-up to tear-down.
@@ -45,6 +48,7 @@ class ThreadTask(Task):
             StepFailed: an operator raised and its contract says that the job fails.
         """
         self._sender = self.new_sender()
+        self._together = self.chain.together
         try:
             self.setup()
             self._on_ready(self.id)
@@ -190,7 +194,8 @@ class ThreadTask(Task):
         sunk = self.sunk if self.is_sink else 0
         outputs = self.chain.outputs
         if timed or self.parts.keys_in or not isinstance(packet.origins, int):
-            self._run_columns(packet, timed)
+            if timed or self._together is None or not self._run_together(packet):
+                self._run_columns(packet, timed)
         else:
             self._origin = packet.origins
             if self._plain_run is None:
@@ -223,6 +228,22 @@ class ThreadTask(Task):
         self.parts.side_producers[side] -= 1
         if not self.parts.side_producers[side]:
             self.chain.input_ended(side)
+
+    def _run_together(self, packet: Packet) -> bool:
+        """Run a packet whose rows the first operator takes all at once; False, and nothing done, where it does not."""
+        origins, keys, call = packet.origins, packet.keys, self._together
+        if packet.size < TOGETHER_MIN or not isinstance(origins, int) or keys is None or call is None:
+            return False
+        # All of one input, and so of one side.
+        done = call(packet.values[0][0], [item for _, item in packet.values], keys)
+        if done is None:
+            return False
+        self.sample_keys(packet)
+        self._origin = origins
+        outputs, counts = done
+        code = self.chain.code(timed=False, origins_in=False, together=True)
+        self.chain.run_batch(iter(((outputs, keys, counts),)), packet.size, code)
+        return True
 
     def _run_columns(self, packet: Packet, timed: bool) -> None:
         """Run a packet whose rows are more than a value (with keys, with an origin each), or one that is
