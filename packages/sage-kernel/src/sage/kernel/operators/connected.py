@@ -133,6 +133,9 @@ class _Join(Function):
         self._outputs_max = spec.outputs_max
         # One look-up finds both sides of a key.
         self._kept: dict[Hashable, tuple[list[Any], list[Any]]] = {}
+        # Used again for each packet: the garbage collector need not look at what lies in old lists.
+        self._partners: list[Any] = []
+        self._outputs: list[Any] = []
 
     def execute(self, sided: Sided) -> list[Any]:
         """The outputs of all pairs that the item makes."""
@@ -184,13 +187,16 @@ class _Join(Function):
         total = sum(counts)
         if total > _TOGETHER_MAX or max(counts) > self._outputs_max:
             return None
-        outputs: list[Any] = []
-        if total:
-            partners: list[Any] = []
-            _exhaust(map(partners.extend, others))
-            own = chain.from_iterable(map(repeat, items, counts))
-            outputs = list(zip(partners, own, strict=True) if side else zip(own, partners, strict=True))
+        partners, outputs = self._partners, self._outputs
+        partners.clear()
+        outputs.clear()
+        _exhaust(map(partners.extend, others))
         _exhaust(map(list.append, mine, items))
+        # Making pairs calls the garbage collector, which looks at all that is new: so less is there by then.
+        del found, columns, mine, others
+        own = chain.from_iterable(map(repeat, items, counts))
+        outputs.extend(zip(partners, own, strict=True) if side else zip(own, partners, strict=True))
+        partners.clear()
         return outputs, counts
 
     def unmatched(self) -> Iterable[tuple[Hashable, Any]]:

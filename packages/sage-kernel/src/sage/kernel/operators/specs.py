@@ -32,6 +32,7 @@ class BoundOperator:
         ended: told which of its streams has ended, gives what can go on now.
         together: `together(side, items, keys)` does for many items of one stream what `call` does for each; the outputs
             of all and how many each of them has, or None, and nothing done, where they have to be called one by one.
+            The list of the outputs is good until the next call.
     """
 
     call: Callable[..., Any]

@@ -243,6 +243,7 @@ class ThreadTask(Task):
         outputs, counts = done
         code = self.chain.code(timed=False, origins_in=False, together=True)
         self.chain.run_batch(iter(((outputs, keys, counts),)), packet.size, code)
+        outputs.clear()
         return True
 
     def _run_columns(self, packet: Packet, timed: bool) -> None:
