@@ -490,7 +490,10 @@ def _write_key_by(writer: _Writer, index: int, step: StepForm, timed: bool, *, c
     writer.add(f"k{index + 1} = call{index}(v)", index)
     _write_time(writer, index, timed)
     if check:
-        writer.add(f"if k{index + 1} not in known{index}: guard{index}(k{index + 1})", index)
+        # Text and whole numbers are always good keys; to find one among many known ones costs more than its call.
+        key = f"k{index + 1}"
+        other = f"type({key}) is not str and type({key}) is not int"
+        writer.add(f"if {other} and {key} not in known{index}: guard{index}({key})", index)
 
 
 def _write_fold(writer: _Writer, index: int, step: StepForm, key: str, timed: bool, checked_by: int | None) -> None:
