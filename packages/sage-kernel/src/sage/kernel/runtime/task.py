@@ -133,6 +133,7 @@ class TaskParts:
         inbox: its channel, None for a source.
         producers: how many replicas feed the inbox.
         sides: for each input, which stream of the first operator it is; empty where that does not ask.
+        tags: for each input, which stream of the first operator its items are of, where they do not bring that along.
         side_producers: how many replicas of each of these streams have not ended.
         edges: where its outputs go.
         keys_in: items come with a key.
@@ -149,6 +150,7 @@ class TaskParts:
     inbox: Channel[Any] | None = None
     producers: int = 0
     sides: Sequence[int] = ()
+    tags: Sequence[int] = ()
     side_producers: dict[int, int] = field(default_factory=dict)
     edges: Sequence[OutputEdge] = ()
     keys_in: bool = False

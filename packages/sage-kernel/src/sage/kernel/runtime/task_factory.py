@@ -145,6 +145,8 @@ class TaskFactory:
         if steps and steps[0].ended is not None:
             parts.sides = self._logical[node.chain[0]].options["sides"]
             parts.side_producers = Counter(parts.sides[edge.input_index] for edge in incoming)
+        if self._tags(node.id):
+            parts.tags = self._logical[node.chain[0]].options["sides"]
         parts.edges = [self._edge(edge, any(other.branch is not None for other in outgoing)) for edge in outgoing]
         parts.keys_in = self._logical[node.chain[0]].keyed_input
         parts.keys_out = any(edge.keyed for edge in outgoing)
@@ -154,7 +156,7 @@ class TaskFactory:
         router = create_router(edge.routing, len(edge.targets))
         channels = [self.loops.channel(edge, self._channels[target]) for target in edge.targets]
         receiver = self._logical[edge.targets[0].rpartition("[")[0]]
-        sides = receiver.options.get("sides")
+        sides = None if self._tags(edge.targets[0]) else receiver.options.get("sides")
         if not selects and sides is None and not self.places.covers(edge.source):
             return OutputEdge(edge.source, router, channels, edge.input_index, self._now)
         side = None if sides is None else sides[edge.input_index]
@@ -165,6 +167,11 @@ class TaskFactory:
         return SideEdge(
             edge.source, router, channels, edge.input_index, self._now, selects=selects, branch=edge.branch, side=side
         )
+
+    def _tags(self, task: str) -> bool:
+        """Whether a task itself knows of which stream its packets are: a join may take all items of one at once."""
+        node = self._graph.task(task)
+        return node.execution is Execution.THREAD and self._logical[node.chain[0]].kind is OperatorKind.JOIN
 
     def _operator(self, name: str) -> BaseTransformation:
         """The operator; one with branches is told which of them somebody takes."""

@@ -234,8 +234,7 @@ class ThreadTask(Task):
         origins, keys, call = packet.origins, packet.keys, self._together
         if packet.size < TOGETHER_MIN or not isinstance(origins, int) or keys is None or call is None:
             return False
-        # All of one input, and so of one side.
-        done = call(packet.values[0][0], [item for _, item in packet.values], keys)
+        done = call(self.parts.tags[packet.input_index], packet.values, keys)
         if done is None:
             return False
         self.sample_keys(packet)
@@ -251,7 +250,11 @@ class ThreadTask(Task):
         timed.
         """
         origins = packet.origins
-        columns: list[Sequence[Any]] = [packet.values]
+        values = packet.values
+        if self.parts.tags:
+            side = self.parts.tags[packet.input_index]
+            values = [(side, value) for value in values]
+        columns: list[Sequence[Any]] = [values]
         if packet.keys is not None and self.parts.keys_in:
             columns.append(packet.keys)
             self.sample_keys(packet)
@@ -261,7 +264,7 @@ class ThreadTask(Task):
             self._origin = 0
             columns.append(origins)
         code = self.chain.code(timed=timed, origins_in=not isinstance(origins, int), counted=True)
-        self.chain.run_batch(iter(zip(*columns, strict=True) if len(columns) > 1 else packet.values), 0, code)
+        self.chain.run_batch(iter(zip(*columns, strict=True) if len(columns) > 1 else values), 0, code)
         if self.chain.checks_all:
             self._timed_from_ns = 0
 
