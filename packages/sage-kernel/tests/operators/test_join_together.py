@@ -127,29 +127,50 @@ def test_into_a_list(tmp_path: Path, taken: list[int], parallelism: int) -> None
     assert counts["out"] == (len(out), len(out))
 
 
-def test_dead_letters_behind_it_have_the_key_of_their_item(tmp_path: Path, taken: list[int]) -> None:
+LOST = Counter(pair for pair in PAIRS if pair[0][1] + pair[1][1] == 0 and pair[0][1] % 50 == 7)
+
+
+@pytest.mark.parametrize("behind", ["map", "flatmap", "after a flatmap", "in front of a fold", "keyed map"])
+def test_dead_letters_behind_it_have_the_key_of_their_item(tmp_path: Path, taken: list[int], behind: str) -> None:
     env, out = environment(tmp_path), list[Any]()
     calls: Counter[Any] = Counter()
 
     def check(pair: Any) -> Any:
         calls[pair] += 1
-        if pair[0][1] + pair[1][1] == 0 and pair[0][1] % 50 == 7:
+        if pair in LOST:
             raise ValueError("not this one")
         return pair
 
-    policy = Contract(io=IOSpec(errors=ErrorPolicy(retries=1, delay_s=0)))
-    joined(env).map(check, name="check", contract=policy).sink(out.append)
+    class Checks(MapFunction[Any, Any]):
+        def execute(self, item: Any) -> Any:
+            assert self.ctx.key == item[0][0]
+            return check(item)
+
+    facts: dict[str, Any] = {"name": "check", "contract": Contract(io=IOSpec(errors=ErrorPolicy(retries=1, delay_s=0)))}
+    both = joined(env)
+    if behind == "map":
+        both.map(check, **facts).sink(out.append)
+    elif behind == "flatmap":
+        both.flatmap(lambda pair: [check(pair)], **facts).sink(out.append)
+    elif behind == "after a flatmap":
+        both.flatmap(lambda pair: [pair]).map(check, **facts).sink(out.append)
+    elif behind == "in front of a fold":
+        kept = both.map(check, **facts)
+        kept.aggregate(Counter, lambda found, pair: found + Counter([pair]), emit="final").sink(
+            lambda found: out.extend(found[1].elements())
+        )
+    else:
+        both.map(Checks, **facts).sink(out.append)
     result = finished(env)
-    lost = Counter(pair for pair in PAIRS if pair[0][1] + pair[1][1] == 0 and pair[0][1] % 50 == 7)
     assert taken
-    assert len(lost) == 20
-    assert Counter(out) == PAIRS - lost
+    assert len(LOST) == 20
+    assert Counter(out) == PAIRS - LOST
     found = letters(tmp_path)
     assert Counter((letter.item, letter.key) for letter in found) == Counter(
-        (repr(pair), repr(pair[0][0])) for pair in lost
+        (repr(pair), repr(pair[0][0])) for pair in LOST
     )
-    assert result.dead_letters == len(lost)
-    assert set(calls.values()) == {1, 2}
+    assert result.dead_letters == len(LOST)
+    assert {calls[pair] for pair in PAIRS} == {1, 2}
 
 
 class Numbered(MapFunction[Any, Any]):

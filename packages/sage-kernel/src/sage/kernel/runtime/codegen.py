@@ -299,13 +299,14 @@ def _loop(writer: _Writer, steps: Sequence[StepForm], shape: ChainShape, has_sou
         writer.add("row_start = now()")
     loops = _body(writer, steps, shape)
     keys = ", ".join(["k0"] + [f"k{index + 1}" for index, step in enumerate(steps) if step.kind is OperatorKind.KEY_BY])
-    for opened in reversed(range(loops)):
+    finds_key = shape.together and not _asks_for_keys(steps, shape)
+    for _ in range(loops):
         writer.depth -= 1
         writer.add("break")
         writer.depth -= 1
         writer.add("except Exception as error:")
-        if shape.together and not opened:
-            writer.add("    k0 = key_at(keys, counts, len(r) - 1 - length_hint(rows0))")
+        if finds_key:
+            writer.add("    k0 = key_at(keys, counts, n0 - 1 - length_hint(rows0))")
         writer.add(f"    fail(error, v, ({keys},), o)")
         writer.depth -= 1
     writer.depth -= 1
