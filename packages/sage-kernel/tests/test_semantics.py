@@ -132,7 +132,13 @@ def _loose(counts: dict[str, Counts]) -> dict[str, Counts]:
 
 
 def _loose_letter(letter: Letter) -> Letter:
+    letter = replace(letter, item=_as_stored(letter.item), error=_as_stored(letter.error))
     return replace(letter, attempts=0) if letter.operator.startswith("batched") else letter
+
+
+def _as_stored(text: str) -> str:
+    """Texts are kept up to 4,096 characters; a fold's error may name everything that it has seen."""
+    return text if len(text) <= 4096 else text[:4093] + "..."
 
 
 def check_queues(got: Run) -> None:
