@@ -3,7 +3,7 @@
 - `job`: `JobHandle`, `start_job`: the shell that carries out what `job_master`, a state machine, decides
 - `thread_task`, `async_task`: the worker loops; `task`: what they share; `task_factory`: makes their parts
 - `chain`, `codegen`, `steps`: how a chain of operators runs; `edges`: how its outputs travel
-- `places`, `place_books`, `place_map`, `placed_tasks`: how an `ordered()` gets rows back into order
+- `places`, `place_books`, `place_origins`, `place_map`, `placed_tasks`: how an `ordered()` gets rows back into order
 - `dead_letters`, `dead_letter_budget`, `failure`, `watch`, `result`: what went wrong, what it looks like, how it ended
 - `calibration`, `lock_watch`: a short measurement of the operators before a run
 """

@@ -17,6 +17,7 @@ from .edges import AsyncSender, Sender
 from .gather import Gathered
 from .gathering_task import GatheringTask
 from .place_books import Nudge, PlaceBook, PlacedAsyncSender, PlacedSender
+from .place_origins import OriginGatheringTask, OriginThreadTask
 from .places import Resequencer, Row, SequenceTracker, Stamp
 from .process_list_task import ProcessListTask
 from .process_task import ProcessTask
@@ -384,9 +385,11 @@ class PlacedProcessListTask(PlacedProcessTask, ProcessListTask):
 
 def create_placed_task(parts: TaskParts, **facts: Any) -> Task:
     """The task of a place on a thread, on an event loop or in a process."""
+    gathers = parts.inbox is not None and any(step.gather is not None for step in parts.steps)
+    if "order" in facts:
+        return (OriginGatheringTask if gathers else OriginThreadTask)(parts, **facts)
     if parts.node.execution is Execution.PROCESS:
         return (PlacedProcessListTask if "batching" in facts else PlacedProcessTask)(parts, **facts)
-    gathers = parts.inbox is not None and any(step.gather is not None for step in parts.steps)
     if parts.node.execution is Execution.ASYNC:
         return (PlacedAsyncListTask if gathers else PlacedAsyncTask)(parts, **facts)
     if parts.node.reorders:
