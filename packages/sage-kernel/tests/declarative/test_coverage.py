@@ -46,4 +46,5 @@ FACTS = {"self", "others", "other", "parallelism", "contract", "name"}
 def test_every_argument_of_what_the_library_makes_has_a_key(kind: str) -> None:
     method: Any = getattr(KeyedStream, kind)
     assert set(inspect.signature(method).parameters) - FACTS == set(ARGUMENTS[kind])
-    assert set(inspect.signature(FutureStream.fill).parameters) - {"self", "stream"} == {"max_in_flight"}
+    bounds = set(ARGUMENTS["fill"]) - {"future"}
+    assert set(inspect.signature(FutureStream.fill).parameters) - {"self", "stream"} == bounds

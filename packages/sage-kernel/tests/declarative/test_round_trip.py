@@ -257,13 +257,13 @@ class Builder:
         self.number += 1
         body = stream.union(again).map(same, **self.facts())
         back = body.filter(keep, **self.facts())
-        bound = self.draw(st.sampled_from([{}, {"max_in_flight": 7}]))
+        bound = self.draw(st.sampled_from([{}, {"max_in_flight": 7}, {"max_rounds": 3}]))
         if self.draw(st.booleans()):
             parts = back.split({"x": keep})
             again.fill(parts["x"].union(back), **bound)
         else:
             again.fill(back, **bound)
-        self.streams.append(body)
+        self.streams += [body, again.side_output("exhausted")] if "max_rounds" in bound else [body]
 
     def shape(self, stream: DataStream) -> None:
         draw = self.draw

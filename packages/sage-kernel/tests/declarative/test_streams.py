@@ -151,6 +151,26 @@ def test_a_loop(yaml_file: YamlFile, steps: Path, capsys: Output) -> None:
     assert sorted(run(path, capsys)) == ["[1, 16]", "[1, 8]"]
 
 
+def test_a_loop_of_few_rounds(yaml_file: YamlFile, steps: Path, capsys: Output) -> None:
+    path = yaml_file("""
+        pipeline: collatz
+        operators:
+          - future:
+            name: again
+          - collection: [[6, 0], [7, 0]]
+          - map: steps:collatz
+            input: [collection, again]
+          - filter: steps:not_one
+          - fill: {future: again, max_rounds: 9}
+          - filter: steps:one
+            input: collatz
+          - print: "done "
+          - print: "left "
+            input: again/exhausted
+    """)
+    assert sorted(run(path, capsys)) == ["done [1, 8]", "left [10, 10]"]
+
+
 def test_services(yaml_file: YamlFile, steps: Path, capsys: Output) -> None:
     path = yaml_file("""
         pipeline: p

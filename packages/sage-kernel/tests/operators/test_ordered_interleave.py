@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from sage.kernel.api import Batching, Contract, Execution, JobState, LocalEnvironment, MapFunction, PipelineError
 
-
 BEHIND = ("map", "async", "filter", "flatmap", "split", "key", "lists", "fails")
 
 

@@ -22,7 +22,7 @@ class FillableStream(BaseStream):
         super().__init__(env, (name,))
         self._name = name
 
-    def fill(self, stream: BaseStream, *, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+    def fill(self, stream: BaseStream, *, max_in_flight: int = MAX_IN_FLIGHT, max_rounds: int | None = None) -> None:
         """Let the items of `stream`, which is made out of this one, come back as items of this one: a loop. Keys are
         forgotten.
 
@@ -36,10 +36,15 @@ class FillableStream(BaseStream):
                 loop, or half as many where items may multiply in it (`flatmap`, `join`, side outputs, `broadcast`, a
                 stream that two operators of the loop take). What comes back never waits for room; if more than
                 `max_in_flight` items have come back and not gone round again yet, the job fails and says so.
+            max_rounds: how often an item may come back; None for as often as it takes. One that comes back once more
+                leaves the loop: through `future.side_output("exhausted")` where somebody takes that, else it becomes a
+                dead letter. What an operator makes of an item has gone round as often as the item: each output of a
+                `flatmap`, a list as often as the item in it that has most, a pair of `join` as often as the item that
+                came last.
 
         Raises:
             PipelineError: the future has been filled, or `stream` is no stream of the same environment, or
-                `max_in_flight` is below 1.
+                `max_in_flight` or `max_rounds` is below 1.
 
         Example:
             >>> from sage.kernel.api import LocalEnvironment
@@ -70,15 +75,25 @@ class FillableStream(BaseStream):
             )
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise PipelineError(f"max_in_flight must be a whole number >= 1, got {max_in_flight!r} {where}")
+        if max_rounds is not None and (
+            isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 1
+        ):
+            raise PipelineError(f"max_rounds must be a whole number >= 1 or None, got {max_rounds!r} {where}")
         facts = feed_facts(stream._feeds)
-        options: dict[str, Any] = {"max_in_flight": max_in_flight, "filled_at": user_location()}
+        options: dict[str, Any] = {
+            "max_in_flight": max_in_flight,
+            "max_rounds": max_rounds,
+            "filled_at": user_location(),
+        }
         graph.fill(self._name, facts["inputs"], facts["branches"], options)
 
 
 class StreamFeedback(BaseStream):
     """The other way to say it: `stream.fill_future(future)`."""
 
-    def fill_future(self, future: FillableStream, *, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+    def fill_future(
+        self, future: FillableStream, *, max_in_flight: int = MAX_IN_FLIGHT, max_rounds: int | None = None
+    ) -> None:
         """Let the items of this stream come back as items of `future`; see `FutureStream.fill`.
 
         Raises:
@@ -95,4 +110,4 @@ class StreamFeedback(BaseStream):
         """
         if not isinstance(future, FillableStream):
             raise PipelineError(f"fill_future takes what env.from_future() made, got {future!r} ({user_location()})")
-        future.fill(self, max_in_flight=max_in_flight)
+        future.fill(self, max_in_flight=max_in_flight, max_rounds=max_rounds)

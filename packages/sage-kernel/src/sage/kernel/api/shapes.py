@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from sage.kernel.graph import Contract, OperatorKind, PipelineError
+from sage.kernel.graph import EXHAUSTED, Contract, OperatorKind, PipelineError
 from sage.kernel.operators import REST, DistinctSpec, LimitSpec, OrderedSpec, SampleSpec, SplitSpec
 
 from .base_stream import BaseStream
@@ -97,7 +97,8 @@ class StreamShapes(BaseStream):
         """The items that the operator just before has put out with `self.ctx.side_output(branch, item)`.
 
         They are passed on together with what the call returns: a call that raises puts out nothing, so a retry puts
-        nothing out twice.
+        nothing out twice. A `join(within=)` has the side output "late", the future of a loop with `max_rounds` has
+        "exhausted".
 
         Raises:
             PipelineError: the stream is not that of one map, flatmap, filter or comap.
@@ -117,6 +118,8 @@ class StreamShapes(BaseStream):
             raise PipelineError(f"a side output is named by a text, got {branch!r} ({user_location()})")
         feed = self._feeds[0] if len(self._feeds) == 1 else None
         kind = None if feed is None else self._env.graph[feed.operator].kind
+        if feed is not None and kind is OperatorKind.FUTURE and branch == EXHAUSTED:
+            return self._next(feed.operator, branch)
         if feed is None or feed.branch is not None or kind not in _SIDE_OUTPUTS:
             what = "several streams" if feed is None else f"{feed.operator!r}, a {kind}"
             raise PipelineError(

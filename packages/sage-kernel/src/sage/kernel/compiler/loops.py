@@ -4,7 +4,7 @@ then need not know of loops: what comes back is one more stream.
 
 from __future__ import annotations
 
-from sage.kernel.graph import BaseTransformation, Loop, OperatorKind, PipelineError, find_loops
+from sage.kernel.graph import EXHAUSTED, BaseTransformation, Loop, OperatorKind, PipelineError, find_loops
 
 from .fuse import max_wait_of
 from .plan import Plan
@@ -28,10 +28,15 @@ def check_loops(plan: Plan) -> Plan:
                 f"the future {future.name!r} is never filled, so its stream would have no items: say what comes back "
                 f"with future.fill(stream, max_in_flight=...) {future.where}"
             )
+        if EXHAUSTED in plan.graph.branches_of(future.name) and future.options["max_rounds"] is None:
+            raise PipelineError(
+                f"the branch {EXHAUSTED!r} of the future {future.name!r} would never have an item: say how often items "
+                f"may go round, with future.fill(stream, max_rounds=...) {future.where}"
+            )
         for upstream in future.inputs:
             if upstream not in plan.graph:
                 raise PipelineError(f"unknown input {upstream!r} {future.where}")
-        if not plan.graph.consumers(future.name):
+        if all(taker.branch(index) is not None for taker, index in plan.graph.consumers(future.name)):
             raise PipelineError(f"nobody takes the stream of the future {future.name!r} {future.where}")
     loops = find_loops(plan.graph)
     lines: list[tuple[str, str]] = []
@@ -55,6 +60,13 @@ def _explain(plan: Plan, loop: Loop) -> str:
     parts = [f"a loop of {len(loop.operators)} operators, closed by {' and '.join(map(repr, dict.fromkeys(closing)))}"]
     if len(loop.futures) > 1:
         parts.append(f"together with {' and '.join(map(repr, loop.futures[1:]))}, because they share operators")
+    for name in loop.futures:
+        rounds = plan.graph[name].options["max_rounds"]
+        if rounds is not None:
+            then = "is set aside"
+            if EXHAUSTED in plan.graph.branches_of(name):
+                then = f"leaves by the branch {EXHAUSTED!r}"
+            parts.append(f"what comes back to {name!r} more than {rounds:,} time(s) {then} (max_rounds)")
     parts.append(f"at most {loop.max_in_flight:,} items come back at a time (max_in_flight)")
     entering = f"items from outside wait while {loop.entry_limit:,} are inside"
     parts.append(f"{entering}, half of it, because items may multiply in it" if loop.multiplies else entering)

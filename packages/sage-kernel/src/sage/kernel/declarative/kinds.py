@@ -33,7 +33,7 @@ ARGUMENTS: Final[dict[str, dict[str, str]]] = {
     "split": {"by": "branches", "into": "names"},
     "join": {"function": "function", "kind": "text", "within": "numbers", "time": "times", "lateness_s": "number"},
     "future": {},
-    "fill": {"future": "text", "max_in_flight": "number"},
+    "fill": {"future": "text", "max_in_flight": "number", "max_rounds": "number"},
     "requests": {},
     "respond": {},
 }

@@ -97,9 +97,9 @@ def _end(stream: DataStream, spec: OperatorSpec, target: Any, config: Any, facts
         case "respond":
             stream.respond(name=facts["name"])
         case "fill":
-            future, bound = target["future"], target.get("max_in_flight")
-            assert isinstance(future, FutureStream)
-            future.fill(stream, **({} if bound is None else {"max_in_flight": bound}))
+            bounds = {name: bound for name, bound in target.items() if name != "future" and bound is not None}
+            assert isinstance(target["future"], FutureStream)
+            target["future"].fill(stream, **bounds)
         case _:
             stream.sink(target, config, ordered=spec.ordered, **facts)
 

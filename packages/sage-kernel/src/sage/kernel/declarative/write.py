@@ -140,8 +140,12 @@ def _entries(graph: LogicalGraph, registry: OperatorRegistry, findings: list[Fin
 
 
 def _fill(future: BaseTransformation, inputs: InputWriter) -> dict[str, Any]:
-    bound = future.options["max_in_flight"]
-    what: Any = future.name if bound == MAX_IN_FLIGHT else {"future": future.name, "max_in_flight": bound}
+    bounds: dict[str, Any] = {}
+    if future.options["max_in_flight"] != MAX_IN_FLIGHT:
+        bounds["max_in_flight"] = future.options["max_in_flight"]
+    if future.options["max_rounds"] is not None:
+        bounds["max_rounds"] = future.options["max_rounds"]
+    what: Any = {"future": future.name, **bounds} if bounds else future.name
     return {"fill": what, **inputs.of_future(future)}
 
 

@@ -31,10 +31,11 @@ from .errors import (
     UnschedulableError,
 )
 from .logical import BaseTransformation, Emit, LogicalGraph, OperatorFactory, OperatorKind, SourceLocation
-from .loops import Loop, find_loops
+from .loops import EXHAUSTED, Loop, find_loops
 from .physical import ExecutionGraph, Note, PhysicalEdge, QueueDescriptor, Routing, TaskNode, segments_of
 
 __all__ = [
+    "EXHAUSTED",
     "Backoff",
     "BaseTransformation",
     "Batching",

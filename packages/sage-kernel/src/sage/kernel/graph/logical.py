@@ -89,8 +89,8 @@ class BaseTransformation:
         location: where it was declared.
         options: what only its kind has (`emit` of reduce and aggregate; `bounded`, `blocking`, `timed` of
             sources; `sides` of comap, join and interleave: for each input, which of their streams it is;
-            `single`: why there can be one replica only; `max_ahead` of ordered; `max_in_flight` and `filled_at` of
-            future; `in_order` of a sink: one item at a time).
+            `single`: why there can be one replica only; `max_ahead` of ordered; `max_in_flight`, `max_rounds`
+            and `filled_at` of future; `in_order` of a sink: one item at a time).
         branches: for each input, which branch of that operator it is, None for its main outputs; empty where all are.
         routings: for each input, how the user wants items to find their replica, None to let the compiler choose;
             empty where it may choose for all.

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from .logical import BaseTransformation, LogicalGraph, OperatorKind
 from .physical import Routing
 
-__all__ = ["Loop", "find_loops"]
+__all__ = ["EXHAUSTED", "Loop", "find_loops"]
+
+EXHAUSTED = "exhausted"
+"""Branch of a future: items that have gone round as often as they may."""
 
 _MULTIPLYING = frozenset({OperatorKind.FLATMAP, OperatorKind.JOIN})
 
@@ -91,7 +94,7 @@ def _loop(graph: LogicalGraph, operators: frozenset[str]) -> Loop:
 def _multiplies(graph: LogicalGraph, operator: BaseTransformation, operators: frozenset[str]) -> bool:
     if operator.kind in _MULTIPLYING:
         return True
-    if operator.kind is not OperatorKind.SPLIT and graph.branches_of(operator.name):
+    if operator.kind not in (OperatorKind.SPLIT, OperatorKind.FUTURE) and graph.branches_of(operator.name):
         return True
     if any(operator.routing(index) is Routing.BROADCAST for index in range(len(operator.inputs))):
         return True

@@ -15,6 +15,7 @@ from sage.kernel.graph import BaseTransformation, OperatorKind
 from sage.kernel.operators import BatchSpec, FunctionFactory
 
 from .item_errors import ItemError, check_output
+from .laps import with_most_rounds
 from .places import END, Stamp, placed
 
 __all__ = [
@@ -180,7 +181,7 @@ class Gather:
         # The list has waited as long as its oldest item.
         oldest, first, last = min(gathered.origins), gathered.origins[0], gathered.origins[-1]
         if not isinstance(first, Stamp) or not isinstance(last, Stamp):
-            return oldest
+            return with_most_rounds(oldest, gathered.origins)
         if self._max_wait_ns is None and len(gathered.values) < self._size:
             return placed(int(oldest), (END, *first.place))
         return placed(int(oldest), last.place)

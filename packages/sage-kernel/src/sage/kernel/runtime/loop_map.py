@@ -79,7 +79,11 @@ class LoopMap:
                 each = len(edge.targets) if edge.routing is Routing.BROADCAST else 1
                 copies[edge.branch] = copies.get(edge.branch, 0) + each
         selects = any(edge.branch is not None for edge in edges)
-        return {"book": LoopBook(tracker, copies, selects=selects)}
+        facts: dict[str, Any] = {"book": LoopBook(tracker, copies, selects=selects)}
+        if self._logical[node.chain[0]].kind is OperatorKind.FUTURE:
+            facts["max_rounds"] = self._logical[node.chain[0]].options["max_rounds"]
+            facts["lets_out"] = selects
+        return facts
 
     def _overflow(self, task: str) -> None:
         future = self._logical[self._graph.task(task).chain[0]]

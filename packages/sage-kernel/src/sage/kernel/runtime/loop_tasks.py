@@ -4,10 +4,12 @@ through with. Pipelines without a loop never come here.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
-from sage.kernel.graph import Execution, OperatorKind
+from sage.kernel.graph import EXHAUSTED, Execution, OperatorKind
+from sage.kernel.operators import BranchItem
 from sage.kernel.packet import EndOfStream, Packet
 from sage.platform import Backend, Channel
 
@@ -16,8 +18,10 @@ from .async_task import AsyncTask
 from .edges import AsyncSender, OutputEdge, Sender
 from .gather import Gathered
 from .gathering_task import GatheringTask
-from .loops import LoopBook, LoopEnd, LoopEndedError
+from .laps import Lap, next_lap, rounds_of
+from .loops import LoopBook, LoopEnd, LoopEndedError, LoopRoundsError
 from .process_list_task import ProcessListTask
+from .process_rows import Batch
 from .process_task import ProcessTask
 from .task import Activity, BatchLimit, Task, TaskParts
 from .thread_task import ThreadTask
@@ -79,9 +83,19 @@ class LoopThreadTask(ThreadTask):
 
 
 class FutureTask(LoopThreadTask):
-    """The task of a future: it passes on what comes back, and ends the stream when nothing can come back any more."""
+    """The task of a future: it passes on what comes back, and ends the stream when nothing can come back any more.
+
+    Args:
+        max_rounds: how often an item may come back; None for as often as it takes.
+        lets_out: an item that comes back once more leaves by the branch for it; else it becomes a dead letter.
+    """
 
     _is_over = False
+
+    def __init__(self, *plain: Any, max_rounds: int | None, lets_out: bool, **shared: Any) -> None:
+        super().__init__(*plain, **shared)
+        self._max_rounds = max_rounds
+        self._lets_out = lets_out
 
     @property
     def doing(self) -> str:
@@ -117,23 +131,66 @@ class FutureTask(LoopThreadTask):
             elif isinstance(message, EndOfStream):
                 self._open_inputs -= 1
             elif self._is_over:
-                self._set_aside(message)
+                # What was emitted at the end of the stream cannot go round again.
+                self.counters.items_in += message.size
+                self._set_aside(message.values, partial(_came_late, self.parts.node.chain[0]))
             else:
                 self.counters.items_in += message.size
                 self.counters.batches += 1
-                last = self._run_packet(message, start, self._timed, limit)
+                if self._max_rounds is not None:
+                    message = self._count_rounds(message, self._max_rounds)
+                if message.size:
+                    last = self._run_packet(message, start, self._timed, limit)
 
-    def _set_aside(self, packet: Packet) -> None:
-        """What was emitted at the end of the stream cannot go round again."""
+    def _count_rounds(self, packet: Packet, max_rounds: int) -> Packet:
+        """The items that may go round once more; the others leave the loop."""
+        name = self.parts.node.chain[0]
+        origins = packet.origins
+        each = [origins] * packet.size if isinstance(origins, int) else origins
+        tired = [row for row, origin in enumerate(each) if rounds_of(origin, name) >= max_rounds]
+        if tired:
+            values = [packet.values[row] for row in tired]
+            if self._lets_out:
+                self._let_out(values, [int(each[row]) for row in tired])
+            else:
+                self._set_aside(values, partial(_went_round, name, max_rounds))
+            # Told when they have gone out: what they have become must not come back to a loop that has ended.
+            self._book.done(len(tired))
+        rest = [row for row, origin in enumerate(each) if rounds_of(origin, name) < max_rounds]
+        return Packet(
+            [packet.values[row] for row in rest],
+            origins=[next_lap(each[row], name) for row in rest],
+            enqueued_ns=packet.enqueued_ns * len(rest) // packet.size,
+        )
+
+    def _let_out(self, values: list[Any], origins: list[int]) -> None:
+        counters = self.chain.steps[0].counters
+        counters.items_in += len(values)
+        counters.items_out += len(values)
+        self.counters.items_out += len(values)
+        packet = Packet([BranchItem(EXHAUSTED, value) for value in values], origins=origins)
+        self._count_blocked(self._sender.send(packet))
+
+    def _set_aside(self, values: Sequence[Any], error: Callable[[], Exception]) -> None:
         step = self.chain.steps[0]
-        self.counters.items_in += packet.size
-        step.counters.items_in += packet.size
-        for value in packet.values:
-            error = LoopEndedError(
-                f"it came back to the future {step.name!r} after the loop had ended: what is emitted at the end of the "
-                "stream (emit='final', a left join) must leave the loop"
-            )
-            self.chain.item_failed(step, value, None, step.io.errors.retries + 1, error)
+        step.counters.items_in += len(values)
+        for value in values:
+            self.chain.item_failed(step, value, None, step.io.errors.retries + 1, error())
+
+
+def _came_late(future: str) -> LoopEndedError:
+    return LoopEndedError(
+        f"it came back to the future {future!r} after the loop had ended: what is emitted at the end of the stream "
+        "(emit='final', a left join) must leave the loop"
+    )
+
+
+def _went_round(future: str, max_rounds: int) -> LoopRoundsError:
+    return LoopRoundsError(
+        f"it has come back to the future {future!r} more than max_rounds={max_rounds:,} time(s): filter what is good "
+        f"enough out of the loop, fill the future with a larger max_rounds, or take such items as "
+        f"{future}.side_output({EXHAUSTED!r})"
+    )
 
 
 class LoopGatheringTask(GatheringTask):
@@ -215,6 +272,12 @@ class LoopProcessTask(ProcessTask):
     def new_sender(self) -> Sender:
         """A sender that notes what it sends."""
         return LoopSender(self.parts.edges, self._backend, self._on_wait, self._book)
+
+    def _take(self, packet: Packet) -> Batch:
+        if isinstance(packet.origins, Lap):
+            # A process knows one time for all rows only as a plain number.
+            packet.origins = [packet.origins] * packet.size
+        return super()._take(packet)
 
     def _take_done(self, rows: int, *answer: Any) -> None:
         super()._take_done(rows, *answer)

@@ -19,11 +19,23 @@ from sage.kernel.packet import EndOfStream, Packet
 from sage.platform import Channel, ChannelClosedError, ChannelSpec
 from sage.platform.channels import WritableGate
 
-__all__ = ["EntranceChannel", "FeedbackChannel", "LoopBook", "LoopEnd", "LoopEndedError", "LoopTracker"]
+__all__ = [
+    "EntranceChannel",
+    "FeedbackChannel",
+    "LoopBook",
+    "LoopEnd",
+    "LoopEndedError",
+    "LoopRoundsError",
+    "LoopTracker",
+]
 
 
 class LoopEndedError(SageError):
     """An item came back to a loop that had ended."""
+
+
+class LoopRoundsError(SageError):
+    """An item has gone round as often as it may, and is not done."""
 
 
 class LoopEnd:

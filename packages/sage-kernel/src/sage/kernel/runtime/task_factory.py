@@ -260,7 +260,7 @@ def create_operator(
     gather = create_gather(operator, call, now)
     if gather is not None:
         kind = OperatorKind.BATCH
-    if operator.options.get("taken") and operator.kind is not OperatorKind.SPLIT:
+    if operator.options.get("taken") and operator.kind not in (OperatorKind.SPLIT, OperatorKind.FUTURE):
         call = with_side_outputs(kind, operator.name, call, context, operator.contract.io.outputs_max, is_async)
         kind = OperatorKind.FLATMAP
     return Step(
