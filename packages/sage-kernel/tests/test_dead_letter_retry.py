@@ -288,17 +288,84 @@ def test_through_a_split_an_order_and_a_batch(gate: Gate) -> None:
     assert sorted(gate.out, key=str) == [0, 2, 4, [1, 3], [5]]
 
 
-def test_a_join_gets_both_sides_or_none(gate: Gate) -> None:
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_join_gets_both_sides_or_none(gate: Gate, side: int) -> None:
+    """An item without any partner would be gone."""
     env = gate.env()
-    left = env.from_collection([1]).map(gate.check, name="left").key_by(abs)
-    right = env.from_collection([1]).key_by(abs)
-    left.join(right, name="join").sink(gate.out.append)
+    tried = env.from_collection([1]).map(gate.check, name="tried").key_by(abs)
+    other = env.from_collection([1]).key_by(abs)
+    (other.join(tried, name="join") if side else tried.join(other, name="join")).sink(gate.out.append)
     env.submit()
-    with (
-        pytest.raises(PipelineError, match="cannot be retried through join 'join', which takes different inputs"),
-        DeadLetterRetry(env, empty_state=True),
-    ):
+    message = f"through join 'join': only its {('first', 'second')[side]} stream would have items"
+    with pytest.raises(PipelineError, match=message), DeadLetterRetry(env, empty_state=True):
         pass
+    assert gate.items(LetterState.OPEN) == ["1"]
+
+
+def keyed_pair(pair: tuple[str, int]) -> int:
+    return pair[1]
+
+
+@pytest.mark.parametrize(("kind", "within"), [("inner", None), ("left", None), ("inner", (-1, 1))])
+def test_items_of_a_join_come_back_on_their_own_stream(gate: Gate, within: Any, kind: str) -> None:
+    def pair(left: Any, right: Any) -> Any:
+        return gate.check((left, right))
+
+    env = gate.env()
+    left = env.from_collection([("l", 1), ("l", 2), ("l", 3)]).key_by(keyed_pair)
+    right = env.from_collection([("r", 1), ("r", 2), ("r", 1)]).key_by(keyed_pair)
+    time = {} if within is None else {"within": within, "time": lambda item: 0.0}
+    left.join(right, pair, kind=kind, name="join", **time).sink(gate.out.append)
+    gate.refused = lambda item: item[1] is not None
+    env.submit()
+    found = {(letter.item, letter.side) for letter in gate.letters()}
+    assert found
+    assert all(item.startswith("('l'") == (side == 0) for item, side in found)
+    # Whichever item came second was set aside; the retry has those alone.
+    sides = {side for _, side in found}
+    gate.out.clear()
+    gate.refused = lambda item: False
+    if len(sides) < 2:
+        with pytest.raises(PipelineError, match="only its (first|second) stream"), DeadLetterRetry(env):
+            pass
+        return
+    with pytest.raises(PipelineError, match="operator 'join' keeps state"), DeadLetterRetry(env):
+        pass
+    assert retry(env, empty_state=True).retried == len(gate.letters())
+    assert all(item[0][0] == "l" for item in gate.out)
+
+
+def test_items_of_both_streams_of_a_join_meet_in_a_retry(gate: Gate) -> None:
+    env = gate.env()
+    left = env.from_collection([1, 2, 3]).map(gate.check, name="left").key_by(abs)
+    right = env.from_collection([-1, -2, 3]).map(gate.check, name="right").key_by(abs)
+    left.join(right, name="join").sink(gate.out.append)
+    gate.refused = lambda n: abs(n) < 3
+    env.submit()
+    assert gate.out == [(3, 3)]
+    gate.out.clear()
+    gate.refused = lambda n: False
+    with pytest.raises(PipelineError, match="operator 'join' keeps state"), DeadLetterRetry(env):
+        pass
+    assert retry(env, empty_state=True).retried == 4
+    assert sorted(gate.out) == [(1, -1), (2, -2)]
+
+
+@pytest.mark.parametrize("ahead", [1, 1024])
+@pytest.mark.parametrize("failing", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_through_an_interleave(gate: Gate, failing: tuple[int, ...], ahead: int) -> None:
+    """Streams without letters are not waited for."""
+    env = gate.env()
+    streams = [env.from_collection([10 * n, 10 * n + 1]).map(gate.check, name=f"check {n}") for n in range(3)]
+    streams[0].interleave(*streams[1:], ahead=ahead, name="turns").sink(gate.out.append)
+    gate.refused = lambda n: n // 10 in failing
+    env.submit()
+    gate.out.clear()
+    gate.refused = lambda n: False
+    assert retry(env).retried == 2 * len(failing)
+    assert sorted(gate.out) == [10 * n + each for n in failing for each in range(2)]
+    if ahead > 1:
+        assert gate.out == [10 * n + each for each in range(2) for n in failing]
 
 
 @pytest.mark.parametrize("execution", [Execution.AUTO, Execution.PROCESS])

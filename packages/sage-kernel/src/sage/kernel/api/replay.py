@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from sage.common.errors import StoreError
 from sage.common.ids import new_id
 from sage.kernel.graph import BaseTransformation, LogicalGraph, OperatorKind, PipelineError, StateKind
-from sage.kernel.operators import CoMapSpec, FunctionFactory, IterableSource
+from sage.kernel.operators import CoMapSpec, FunctionFactory, InterleaveSpec, IterableSource
 from sage.kernel.runtime import DeadLetter, DeadLetterStore, JobHandle, JobResult, JobState, LetterState
 
 from .declare import declare
@@ -29,12 +29,14 @@ _STATELESS: Final = frozenset(
         OperatorKind.FILTER,
         OperatorKind.KEY_BY,
         OperatorKind.SPLIT,
+        OperatorKind.INTERLEAVE,
         OperatorKind.BATCH,
         OperatorKind.ORDERED,
         OperatorKind.FUTURE,
         OperatorKind.SINK,
     }
 )
+_ORDINALS: Final = ("first", "second", "third")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ class DeadLetterRetry:
 
     Raises:
         PipelineError: from `with`: a letter is of an operator that the pipeline does not have, or an operator behind
-            keeps state, or joins different inputs.
+            keeps state, or is a join of whose streams only one would have items.
         StoreError: from `with`: another process is at it, or the letters cannot be read.
 
     Example:
@@ -213,8 +215,9 @@ class DeadLetterRetry:
             )
         elif not letter.replayable:
             self.refused[letter.number] = "its item could not be pickled when it was set aside"
-        elif environment.graph[letter.operator].kind is OperatorKind.COMAP and letter.side is None:
-            self.refused[letter.number] = f"it does not say which stream of comap {letter.operator!r} it came from"
+        elif "sides" in environment.graph[letter.operator].options and letter.side is None:
+            kind = environment.graph[letter.operator].kind
+            self.refused[letter.number] = f"it does not say which stream of {kind} {letter.operator!r} it came from"
         else:
             if letter.side is not None:
                 self._sides[letter.number] = letter.side
@@ -237,8 +240,9 @@ class DeadLetterRetry:
         for transformation in whole.transformations:
             if transformation.name not in kept:
                 continue
-            self._require_replayable(transformation)
-            graph.add(self._with_letters(graph, transformation, kept))
+            added = self._with_letters(graph, transformation, kept)
+            self._require_replayable(added)
+            graph.add(added)
         return graph
 
     def _with_letters(
@@ -255,6 +259,8 @@ class DeadLetterRetry:
             branches.append(None)
             routings.append(None)
             sides += [] if side is None else [side]
+        if transformation.kind is OperatorKind.INTERLEAVE:
+            transformation, sides = _of_these_streams(transformation, sides)
         return replace(
             transformation,
             options={**transformation.options, "sides": tuple(sides)} if sides else transformation.options,
@@ -267,7 +273,7 @@ class DeadLetterRetry:
         """The letters of an operator by the stream that their items came from; all under None where there is one."""
         found: dict[int | None, list[int]] = {}
         for number in self.waiting.get(transformation.name, ()):
-            side = self._sides[number] if transformation.kind is OperatorKind.COMAP else None
+            side = self._sides[number] if "sides" in transformation.options else None
             found.setdefault(side, []).append(number)
         return found
 
@@ -275,7 +281,7 @@ class DeadLetterRetry:
         self, graph: LogicalGraph, target: BaseTransformation, side: int | None, numbers: Sequence[int]
     ) -> str:
         """A source of letters of an operator; the name of what stands right in front of it."""
-        of = target.name if side is None else f"{target.name} {('first', 'second')[side]} stream"
+        of = target.name if side is None else f"{target.name} {_ordinal(side)} stream"
         name = f"letters of {of}"
         letters = _Letters(self._store, numbers, self.refused)
         self._sources[name] = letters
@@ -295,11 +301,13 @@ class DeadLetterRetry:
         return items.name
 
     def _require_replayable(self, transformation: BaseTransformation) -> None:
-        several = transformation.kind in (OperatorKind.JOIN, OperatorKind.INTERLEAVE)
-        if several and len(transformation.inputs) > 1:
+        if transformation.kind is OperatorKind.JOIN and len(set(transformation.options["sides"])) < 2:
+            there = transformation.options["sides"][0]
             raise PipelineError(
-                f"dead letters cannot be retried through {transformation.kind} {transformation.name!r}, which takes "
-                f"different inputs: only one of them would come {transformation.where}"
+                f"dead letters cannot be retried through join {transformation.name!r}: only its {_ordinal(there)} "
+                f"stream would have items, so none of them would meet a partner, and they would be gone; what it had "
+                f"kept of the {_ordinal(1 - there)} one ended with the run: run the pipeline again "
+                f"{transformation.where}"
             )
         state = transformation.contract.state
         keeps = (
@@ -314,6 +322,21 @@ class DeadLetterRetry:
                 f"with none and give results of the retried items alone; to do that, ask for empty state "
                 f"{transformation.where}"
             )
+
+
+def _ordinal(side: int) -> str:
+    return _ORDINALS[side] if side < len(_ORDINALS) else f"{side + 1}th"
+
+
+def _of_these_streams(interleave: BaseTransformation, sides: Sequence[int]) -> tuple[BaseTransformation, list[int]]:
+    """An `interleave` of those of its streams that there are: it would wait for the turn of the others."""
+    factory = interleave.factory
+    assert isinstance(factory, FunctionFactory)
+    assert isinstance(factory.target, InterleaveSpec)
+    there = sorted(set(sides))
+    spec = replace(factory.target, streams=len(there))
+    made = FunctionFactory.build(OperatorKind.INTERLEAVE, spec, None, interleave.where)
+    return replace(interleave, factory=made), [there.index(side) for side in sides]
 
 
 def _is_comap_of_functions(transformation: BaseTransformation) -> bool:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sage.kernel.graph import (
     BaseTransformation,
@@ -37,6 +37,26 @@ _ONE_TO_ONE = frozenset(
         OperatorKind.SINK,
     }
 )
+
+
+_FOLD = (
+    "a fold knows no single request: it would mix those of all callers, and what it emits at the end of the stream comes "
+    "when nobody waits any more. Fold what one request is made of inside a map, and keep what requests have in common in "
+    "a ServiceFunction"
+)
+_WHY: Final[Mapping[str, str]] = {
+    "reduce": _FOLD,
+    "aggregate": _FOLD,
+    "join": "an answer would wait for a second item, which may never come: have a map call a service that looks it up",
+    "comap": "its two streams have to come of one request: put a map on each, and a union behind",
+    "interleave": "a request would wait for its turn until another one comes: use union",
+    "batch": "a list of requests has no answer for each: use map(function, batch=...), which gives one for each item",
+    "ordered": "an answer goes to who has asked, so it needs no place: leave it out",
+    "limit": "it would end the service, and who calls it then would get an error: count where it is called",
+    "future": "how often a request goes round would keep its caller waiting without bound: go round inside a map, or put "
+    "the loop where the service is called",
+}
+"""Why an operator cannot stand in the pipeline of a service, and what to do instead."""
 
 
 class StreamAnswers(BaseStream):
@@ -118,10 +138,11 @@ def _check_pipeline(env: Environment, where: str) -> None:
         )
     path = _path(env.graph)
     for operator in operators:
-        if operator.kind not in _ONE_TO_ONE or operator.options.get("shape") == "limit":
+        what = str(operator.options.get("shape") or operator.kind)
+        if operator.kind not in _ONE_TO_ONE or what == "limit":
             raise PipelineError(
-                f"each request has one answer, so {operator.options.get('shape') or operator.kind} cannot stand in the "
-                f"pipeline of a service {operator.where}"
+                f"each request has one answer, so {what} cannot stand in the pipeline of a service: {_WHY[what]} "
+                f"{operator.where}"
             )
         if operator.kind is OperatorKind.SOURCE and operator is not begins[0]:
             raise PipelineError(f"the pipeline of a service has no source but from_requests() {operator.where}")
