@@ -265,8 +265,8 @@ LOOPED = HEAD + (
             "4:3: module 'steps' has no 'nothing_of_it'",
             "5:30: unknown key 'concurency'; did you mean 'concurrency'?",
             "6:3: concurrency must be a whole number >= 1, got 0 (service 'd')",
-            "7:3: each request has one answer, so batch cannot stand in the pipeline of a service: a list of requests has "
-            "no answer for each: use map(function, batch=...), which gives one for each item (operator 'batch', "
+            "7:3: each request has one answer, so batch cannot stand in the pipeline of a service: a list of requests "
+            "has no answer for each: use map(function, batch=...), which gives one for each item (operator 'batch', "
             "{path}:8:31)",
         ),
         case(

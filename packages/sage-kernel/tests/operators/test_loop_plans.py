@@ -166,7 +166,7 @@ def test_the_pipeline_of_a_service_has_no_loop() -> None:
     body = service.from_requests().union(again).map(lambda n: n - 1)
     again.fill(body.filter(lambda n: n > 0))
     body.filter(lambda n: n <= 0).respond()
-    with pytest.raises(PipelineError, match=r"future cannot stand in the pipeline of a service .*'again'"):
+    with pytest.raises(PipelineError, match=r"future cannot stand in the pipeline of a service: .*'again'"):
         LocalEnvironment("caller").register_service("down", service)
 
 

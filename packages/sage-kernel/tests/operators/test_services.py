@@ -451,13 +451,13 @@ def pipeline(declare: Callable[[Any], Any]) -> LocalEnvironment:
         (
             pipeline(lambda s: s.batch(2).respond()),
             {},
-            "so batch cannot stand .* of a service: a list of requests has no",
+            "so batch cannot stand .* of a service: a list of",
         ),
         (pipeline(lambda s: s.limit(2).respond()), {}, "so limit cannot stand in .*: it would end the service"),
         (
             pipeline(lambda s: s.key_by(len).count().respond()),
             {},
-            "so aggregate cannot stand .*: a fold knows no single",
+            "so aggregate cannot stand .*: a fold knows",
         ),
         (pipeline(lambda s: s.key_by(len).reduce(max).respond()), {}, "so reduce cannot stand .* those of all callers"),
         (pipeline(lambda s: s.interleave(s).respond()), {}, "so interleave cannot stand .* wait for its turn"),

@@ -40,9 +40,9 @@ _ONE_TO_ONE = frozenset(
 
 
 _FOLD = (
-    "a fold knows no single request: it would mix those of all callers, and what it emits at the end of the stream comes "
-    "when nobody waits any more. Fold what one request is made of inside a map, and keep what requests have in common in "
-    "a ServiceFunction"
+    "a fold knows no single request: it would mix those of all callers, and what it emits at the end of the stream "
+    "comes when nobody waits any more. Fold what one request is made of inside a map, and keep what requests have in "
+    "common in a ServiceFunction"
 )
 _WHY: Final[Mapping[str, str]] = {
     "reduce": _FOLD,
@@ -53,8 +53,8 @@ _WHY: Final[Mapping[str, str]] = {
     "batch": "a list of requests has no answer for each: use map(function, batch=...), which gives one for each item",
     "ordered": "an answer goes to who has asked, so it needs no place: leave it out",
     "limit": "it would end the service, and who calls it then would get an error: count where it is called",
-    "future": "how often a request goes round would keep its caller waiting without bound: go round inside a map, or put "
-    "the loop where the service is called",
+    "future": "how often a request goes round would keep its caller waiting without bound: go round inside a map, or "
+    "put the loop where the service is called",
 }
 """Why an operator cannot stand in the pipeline of a service, and what to do instead."""
 
@@ -144,6 +144,7 @@ def _check_pipeline(env: Environment, where: str) -> None:
                 f"each request has one answer, so {what} cannot stand in the pipeline of a service: {_WHY[what]} "
                 f"{operator.where}"
             )
+    for operator in operators:
         if operator.kind is OperatorKind.SOURCE and operator is not begins[0]:
             raise PipelineError(f"the pipeline of a service has no source but from_requests() {operator.where}")
         if operator.contract.execution is Execution.PROCESS:
