@@ -61,6 +61,11 @@ class OperatorMetrics:
             raise InvalidArgumentError(f"counter {name!r} counts numbers, got {amount!r}")
         self._counters[name] = self._counters.get(name, 0) + amount
 
+    def snapshot(self) -> dict[str, float]:
+        """The counters at this moment; any thread may ask, while others count."""
+        # Copying a dict is one step of the interpreter, going through it is not.
+        return self._counters.copy()
+
 
 class ServiceCalls(Protocol):
     """How operators reach the services of their job; `who` stands in messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -27,19 +28,23 @@ class ErrorCounts:
     """
 
     def __init__(self) -> None:
+        # Tasks add, and the job's supervision asks.
+        self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._first: dict[tuple[str, str], str] = {}
 
     def add(self, operator: str, error_type: str, message: str) -> None:
         """Count one."""
         key = (operator, error_type)
-        self._first.setdefault(key, message[:_TEXT_MAX])
-        self._counts[key] += 1
+        with self._lock:
+            self._first.setdefault(key, message[:_TEXT_MAX])
+            self._counts[key] += 1
 
     @property
     def total(self) -> int:
         """How many were counted."""
-        return self._counts.total()
+        with self._lock:
+            return self._counts.total()
 
     def commonest(self) -> tuple[str, str, int]:
         """Operator and first message of the commonest error, and how often it came.
@@ -47,10 +52,11 @@ class ErrorCounts:
         Raises:
             InvalidArgumentError: there was none.
         """
-        if not self._counts:
-            raise InvalidArgumentError("there was no error")
-        (key, count) = self._counts.most_common(1)[0]
-        return key[0], f"{key[1]}: {self._first[key]}", count
+        with self._lock:
+            if not self._counts:
+                raise InvalidArgumentError("there was no error")
+            (key, count) = self._counts.most_common(1)[0]
+            return key[0], f"{key[1]}: {self._first[key]}", count
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,7 +367,8 @@ def _json(item: Any) -> tuple[str | None, bool]:
     try:
         text = msgspec.json.encode(item)
         exact = _is_exact(item)
-    except (TypeError, ValueError, RecursionError, NotImplementedError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        # Also of an item that somebody else holds and changes at this moment.
         return None, False
     return (text.decode(), exact) if len(text) <= _PICKLE_MAX else (None, False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -59,17 +60,24 @@ class ProcessBook:
         self._operators = tuple(operators)
         self.keeps_state = any(map(keeps_state, operators))
         self._base: list[Counts] = [(0, 0, 0, 0, 0)] * len(operators)
+        # Whoever looks at the metrics reads these, while the task's thread takes over a report.
+        self._counted_lock = threading.Lock()
         self._counted: dict[int, dict[str, float]] = {}
         self._counted_before: dict[int, dict[str, float]] = {}
 
     @property
     def user_counters(self) -> dict[str, dict[str, float]]:
-        """What the operators have counted, over all processes that this task has had."""
+        """What the operators have counted, over all processes that this task has had; any thread may ask."""
         names = self._node.chain
-        found: dict[str, dict[str, float]] = {}
+        with self._counted_lock:
+            return {names[position]: counters for position, counters in self._counted_so_far().items()}
+
+    def _counted_so_far(self) -> dict[int, dict[str, float]]:
+        """By position in the chain; a copy."""
+        found: dict[int, dict[str, float]] = {}
         for counted in (self._counted_before, self._counted):
             for position, counters in counted.items():
-                mine = found.setdefault(names[position], {})
+                mine = found.setdefault(position, {})
                 for name, amount in counters.items():
                     mine[name] = mine.get(name, 0) + amount
         return found
@@ -90,7 +98,8 @@ class ProcessBook:
             operator.timed_items += timed_items
             operator.service_ns.merge(sketch)
         if report.counters:
-            self._counted.update(report.counters)
+            with self._counted_lock:
+                self._counted.update(report.counters)
         self.keeps_state |= report.keeps_state
 
     def _store(self, letter: Letter) -> None:
@@ -218,11 +227,8 @@ class ProcessBook:
             (each.items_in, each.items_out, each.errors, each.retries, each.dead_letters)
             for each in self._counters.operators
         ]
-        for position, counters in self._counted.items():
-            mine = self._counted_before.setdefault(position, {})
-            for name, amount in counters.items():
-                mine[name] = mine.get(name, 0) + amount
-        self._counted = {}
+        with self._counted_lock:
+            self._counted_before, self._counted = self._counted_so_far(), {}
 
 
 def mend_letters(answer: Sequence[Any]) -> None:

@@ -371,8 +371,10 @@ class ProcessWorker:
         """Whether an operator has counted something itself, or begun to keep state."""
         news = False
         for position, _, context in self._functions:
-            if context.metrics.counters and self._counted.get(position) != context.metrics.counters:
-                self._counted[position] = dict(context.metrics.counters)
+            # A thread of the operator's own may be counting.
+            counters = context.metrics.snapshot()
+            if counters and self._counted.get(position) != counters:
+                self._counted[position] = counters
                 news = True
             if not self._keeps_state and context.get_keyed_state():
                 self._keeps_state = news = True

@@ -261,7 +261,7 @@ class Task(ABC):
     @property
     def user_counters(self) -> dict[str, dict[str, float]]:
         """What its operators have counted themselves, by name."""
-        return {name: dict(context.metrics.counters) for name, _, context in self.parts.functions}
+        return {name: context.metrics.snapshot() for name, _, context in self.parts.functions}
 
     @property
     def needs_setup(self) -> bool:

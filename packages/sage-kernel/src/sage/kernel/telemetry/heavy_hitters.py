@@ -4,6 +4,7 @@ Top-k Elements in Data Streams, ICDT 2005).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
@@ -34,10 +35,12 @@ class HeavyHitters:
         (8, KeyCount(key='a', count=4, error=0))
     """
 
-    __slots__ = ("_counts", "_errors", "_size", "total")
+    __slots__ = ("_counts", "_errors", "_lock", "_size", "total")
 
     def __init__(self, size: int = 64) -> None:
         self._size = size
+        # Keys are the user's: comparing two of them may run any code, and let other threads go on meanwhile.
+        self._lock = threading.Lock()
         self._counts: dict[Hashable, int] = {}
         self._errors: dict[Hashable, int] = {}
         self.total = 0
@@ -45,22 +48,24 @@ class HeavyHitters:
     def add_many(self, keys: Iterable[Hashable]) -> None:
         """Count `keys`."""
         counts = self._counts
-        for key in keys:
-            self.total += 1
-            if key in counts:
-                counts[key] += 1
-            elif len(counts) < self._size:
-                counts[key] = 1
-            else:
-                rarest = min(counts, key=counts.__getitem__)
-                least = counts.pop(rarest)
-                self._errors.pop(rarest, None)
-                counts[key] = least + 1
-                self._errors[key] = least
+        with self._lock:
+            for key in keys:
+                self.total += 1
+                if key in counts:
+                    counts[key] += 1
+                elif len(counts) < self._size:
+                    counts[key] = 1
+                else:
+                    rarest = min(counts, key=counts.__getitem__)
+                    least = counts.pop(rarest)
+                    self._errors.pop(rarest, None)
+                    counts[key] = least + 1
+                    self._errors[key] = least
 
     def all(self) -> list[KeyCount]:
         """The keys that are kept, at most `size`."""
-        return [KeyCount(key, count, self._errors.get(key, 0)) for key, count in list(self._counts.items())]
+        with self._lock:
+            return [KeyCount(key, count, self._errors.get(key, 0)) for key, count in self._counts.items()]
 
     def top(self) -> KeyCount | None:
         """The key that has surely come most often (`count - error`); None before the first."""
