@@ -361,6 +361,44 @@ def test_the_watchdog_names_a_service_that_hangs(where: str, tmp_path: Path) -> 
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_request_that_nobody_waits_for_is_no_standstill(is_async: bool, tmp_path: Path) -> None:
+    """Its caller has gone on; what the service still does is no reason to fail the job."""
+    release = threading.Event()
+
+    class Hanging(ServiceFunction[int, int]):
+        def execute(self, request: int) -> int:
+            if request == 0:
+                release.wait(20)
+            return request
+
+    class HangingAsync(ServiceFunction[int, int]):
+        async def execute(self, request: int) -> int:
+            while request == 0 and not release.is_set():
+                await asyncio.sleep(0.01)
+            return request
+
+    class AskFirst(MapFunction[int, int]):
+        def execute(self, item: int) -> int:
+            if item == 0:
+                self.ctx.call_service("s", item, timeout_s=0.05)
+            return item
+
+    def items() -> Iterator[int]:
+        yield 0
+        # Quiet for longer than the watchdog allows for work that stands still.
+        time.sleep(1.2)
+        yield 1
+
+    env = environment(tmp_path, watchdog_s=0.4)
+    env.register_service("s", HangingAsync if is_async else Hanging)
+    out: list[int] = []
+    env.from_source(items).map(AskFirst).sink(lambda item: (out.append(item), release.set())[0])
+    assert finished(env).state is JobState.FINISHED
+    assert out == [1]
+    assert "did not answer" in letters(tmp_path)[0].error
+
+
 def test_at_most_so_many_requests_are_worked_on_at_once(tmp_path: Path) -> None:
     now = most = 0
     lock = threading.Lock()

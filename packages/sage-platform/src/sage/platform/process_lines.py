@@ -179,6 +179,11 @@ class ProcessLine:
         """Process ids, in order."""
         return [process.pid for process in self.processes]
 
+    @property
+    def ended(self) -> frozenset[int]:
+        """Which of them have ended, by number."""
+        return frozenset(number for number, process in enumerate(self.processes) if process.has_ended)
+
     def describe_end(self) -> str:
         """How the process ended that did, and its last words, for an error message."""
         select.select([process.end_fd for process in self.processes], [], [], _EXIT_WAIT_S)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import logging
 import pickle
 import random
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 from sage.common.serialization import explain_unpicklable
@@ -25,6 +26,8 @@ __all__ = ["LossyTask"]
 
 logger = logging.getLogger("sage.kernel.task")
 
+_SPARED_MAX = 3
+
 
 class LossyTask(Task):
     """A task whose operators run where its rows may be lost on their way, or together with whoever works on them."""
@@ -36,7 +39,9 @@ class LossyTask(Task):
         self._ledger = ProcessBook(parts.node, parts.counters, operators, dead_letters)
         self._transformations = tuple(operators)
         self._waiting: deque[Batch] = deque()
+        # Of a row alone: the call that it is in, and the operator that it has come to at least.
         self._entering: tuple[int, tuple[Any, bool], Hashable] | None = None
+        self._reached = 0
         self._warned = False
         self._random = random.Random(parts.node.replica_index)
 
@@ -92,11 +97,19 @@ class LossyTask(Task):
                 ", ".join(names),
             )
 
+    def _is_to_blame(self, row: Batch, ended: Collection[int]) -> bool:
+        """Whether a row alone was in a process that has ended, of those with these numbers in the line. One that is
+        lost again and again with others has had its chances.
+        """
+        row.spared += 1
+        return bisect_right(self.parts.node.cuts, self._reached) in ended or row.spared > _SPARED_MAX
+
     def _blame(self, row: Batch, error: ProcessDiedError) -> list[Batch]:
         """A process has died with one row alone: a failed attempt of the operator that it was in; the row again where
         that has a retry left.
         """
         row.attempts += 1
+        row.spared = 0
         position, (item, travels), _ = self._entering or (0, (row.values[0], True), None)
         exploded = any(operator.kind is OperatorKind.FLATMAP for operator in self._transformations[:position])
         running = self._transformations[position]

@@ -2,8 +2,8 @@
 
 Where a task has several processes in a line, each passes on to the next what it would have answered, with what those
 before it have told; the answer of the last is the answer of the task. What does not concern a process it passes on as
-it is, so that all keeps its order. Of `READY`, `ENTERING` and `ENDED` each process tells the task by itself, and `END`
-comes to it both ways.
+it is, so that all keeps its order. Of `READY`, `ENTERING`, `LEFT` and `ENDED` each process tells the task by itself,
+and `END` comes to it both ways.
 
 Parent to process:
 
@@ -25,6 +25,7 @@ Process to parent; answers come in the order of the batches:
 - `ALONE, ...`: likewise, in a line, for the row of a `SINGLE`
 - `REFUSED, reason`: the batch cannot be unpickled
 - `ENTERING, step, value, key`: a call of `SINGLE` begins; the value is `None, False` where it cannot be sent
+- `LEFT, step`: in a line, the row of a `SINGLE` is about to be passed on to the process that begins with this operator
 - `PAUSING, begins`: a retry waits, or has waited
 - `FINISHED, reports`: everything is put out
 - `FAILED, message, error, reports`: the job fails
@@ -59,6 +60,7 @@ __all__ = [
     "FAILED",
     "FINISH",
     "FINISHED",
+    "LEFT",
     "PAUSING",
     "READY",
     "REFUSED",
@@ -101,6 +103,7 @@ FINISHED: Final = 16
 FAILED: Final = 17
 ENDED: Final = 18
 ALONE: Final = 19
+LEFT: Final = 20
 
 
 def keeps_state(operator: BaseTransformation) -> bool:

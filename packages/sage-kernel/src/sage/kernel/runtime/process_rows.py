@@ -27,6 +27,8 @@ class Batch:
         done: how many of them are answered.
         alone: it is one row of those with which a process has died.
         attempts: processes that have died with this row alone.
+        spared: times that a line was lost with this row alone of which another process has died than the one that had
+            it.
     """
 
     values: Sequence[Any]
@@ -35,6 +37,7 @@ class Batch:
     done: int = 0
     alone: bool = False
     attempts: int = 0
+    spared: int = 0
 
     def rows(self) -> list[Batch]:
         """Its rows without an answer, each by itself."""
@@ -45,6 +48,7 @@ class Batch:
                 self.origins if isinstance(self.origins, int) else [self.origins[index]],
                 alone=True,
                 attempts=self.attempts,
+                spared=self.spared,
             )
             for index, value in enumerate(self.values)
             if index >= self.done
@@ -56,7 +60,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
     Example:
         >>> joined([Batch([1], None, 7), Batch([2, 3], None, [7, 8])])
-        Batch(values=[1, 2, 3], keys=None, origins=[7, 7, 8], done=0, alone=False, attempts=0)
+        Batch(values=[1, 2, 3], keys=None, origins=[7, 7, 8], done=0, alone=False, attempts=0, spared=0)
     """
     first = batches[0]
     if len(batches) == 1:

@@ -9,7 +9,7 @@ the inbox, which saves waking a thread per hop. Up to two batches are on their w
 
 Invariants: rows are answered in the order in which they were sent; `_in_flight` holds exactly the rows without an
 answer; what a dead process had not answered is sent again before anything else; a row is given up only when a process
-has died with that row alone in it.
+has died that had that row, alone in the line.
 """
 
 from __future__ import annotations
@@ -369,7 +369,7 @@ class ProcessTask(LossyTask):
             origin = origins if isinstance(origins, int) else origins[0]
             single = None if isinstance(origins, int) else origin
             message: tuple[Any, ...] = (say.SINGLE, values[0], None if keys is None else keys[0], single)
-            self._entering = None
+            self._entering, self._reached = None, 0
         else:
             message = (say.BATCH, values, keys, origins)
         sent = process.link.send(message, draining=draining)
@@ -401,6 +401,9 @@ class ProcessTask(LossyTask):
             self._pump(own=True)
         elif what == say.ENTERING:
             self._entering = answer[1:]
+            self._reached = max(self._reached, answer[1])
+        elif what == say.LEFT:
+            self._reached = max(self._reached, answer[1])
         elif what == say.PAUSING:
             self.pausing += 1 if answer[1] else -1
         elif what == say.REFUSED:
@@ -535,6 +538,7 @@ class ProcessTask(LossyTask):
         process = self._process
         assert process is not None
         story = process.describe_end()
+        ended = process.ended
         with self._lock:
             self._ready = False
             self._process = None
@@ -551,8 +555,9 @@ class ProcessTask(LossyTask):
         self._ledger.begin_anew()
         self.pausing = 0
         self._finishing = False
+        blamed = bool(lost) and lost[0].alone and self._is_to_blame(lost[0], ended)
         again = [row for batch in lost[:1] for row in batch.rows()]
-        if lost and lost[0].alone:
+        if blamed:
             again = self._blame(lost[0], ProcessDiedError(f"its {story}"))
         self._waiting.extendleft(reversed([*again, *lost[1:]]))
         self._start_process()

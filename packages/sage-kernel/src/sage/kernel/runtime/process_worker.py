@@ -416,6 +416,9 @@ class ProcessWorker:
     def _send_counted(self, what: int, rows: int, busy: int, starts: list[int] | None) -> None:
         waiting = self._letters.waiting
         report = self.report(times=self._times_due())
+        if what == say.ALONE and self._order.last < self._order.size:
+            # Before it goes, so that the task knows of it whatever the next process does with it.
+            self._link.send((say.LEFT, self._order.last))
         try:
             self._rows.send(self._counted_answer(what, rows, busy, report, starts))
         except BaseException:

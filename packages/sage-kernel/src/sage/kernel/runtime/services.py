@@ -104,9 +104,15 @@ class _Service(ABC):
         if not self._ready:
             return TaskView((), in_work=True, queued=0, doing="in setup()", stack=stack)
         with self._lock:
-            active, waiting, progress = self._active, len(self._waiting), (self._answered,)
+            active, progress = self._active, (self._answered,)
+            waiting = sum(1 for answer, _ in self._waiting if not answer.done())
+            awaited = any(not answer.done() for answer in self._unsettled)
         if not active:
             return TaskView(progress, in_work=False, queued=0, doing="waiting for requests")
+        if not awaited:
+            # The job goes on without: to fail it because of that would be wrong.
+            doing = f"working on {active} request(s) for which nobody waits any more"
+            return TaskView(progress, in_work=False, queued=0, doing=doing, stack=stack)
         return TaskView(progress, in_work=True, queued=waiting, doing=f"working on {active} request(s)", stack=stack)
 
     def release(self, error: Callable[[], BaseException]) -> None:
