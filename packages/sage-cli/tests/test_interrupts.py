@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,43 @@ _BLOCKED = """
     env = LocalEnvironment("blocked", {"grace_s": GRACE, "abort_grace_s": 0.3})
     env.from_source(numbers).sink(show)
 """
+
+
+@pytest.mark.parametrize("module", ["typer", "sage.kernel"])
+def test_ctrl_c_while_the_command_itself_is_being_imported(tmp_path: Path, module: str) -> None:
+    slow = tmp_path / "slow"
+    folder = slow.joinpath(*module.split("."))
+    folder.mkdir(parents=True)
+    # An import that takes Ctrl-C for an error of its own, as extension modules may.
+    code = "import sys, time\nprint('importing', flush=True)\ntry:\n    time.sleep(60)\n"
+    (folder / "__init__.py").write_text(code + "except BaseException as error:\n    raise ImportError from error\n")
+    path = os.pathsep.join([str(slow), *(entry for entry in sys.path if entry)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sage.cli", "--version"],
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # it may be ignored here
+    )
+    try:
+        assert _next_line(process) == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_ctrl_c_while_the_pipeline_is_being_imported(start_sage: Start, pipeline: Pipeline) -> None:
+    process = start_sage("run", pipeline("print('importing', flush=True)\ntime.sleep(60)\n"))
+    assert _next_line(process) == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.startswith("interrupted while ")
+    assert "Traceback" not in errors
 
 
 def _next_line(process: subprocess.Popen[str]) -> str:

@@ -1,6 +1,6 @@
 """The `sage` command.
 
-- `main`: entry, options, what an error looks like
+- `entry`: what the shell starts; `main`: options, what an error looks like
 - `run_command`, `compile_command` with `plan_diff`, `validate_command`, `operators_command`, `dead_letters_command`,
   `retry_command`, `doctor_command`: one command each
 - `terminal`: the standard streams and the progress line; `progress`: what stands in that line
