@@ -1,5 +1,5 @@
-"""The `sage` command as the shell starts it. What it needs is imported only here, under a handler of Ctrl-C, because that
-takes longer than many a command.
+"""The `sage` command as the shell starts it. What it needs is imported only here, under a handler of Ctrl-C: that takes
+longer than many a command.
 """
 
 from __future__ import annotations
