@@ -80,9 +80,17 @@ def test_ctrl_c_while_the_pipeline_is_being_imported(start_sage: Start, pipeline
     assert "Traceback" not in errors
 
 
-def _next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
+def _next_line(process: subprocess.Popen[str], *, of_errors: bool = False) -> str:
+    """The next line, and nothing of those behind it: what a file object has read ahead `communicate` does not see."""
+    stream = process.stderr if of_errors else process.stdout
+    assert stream is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(stream.fileno(), 1)
+        if not piece:
+            break
+        line += piece
+    return line.decode()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -107,8 +115,7 @@ def test_the_second_signal_aborts_although_the_source_is_blocked(start_sage: Sta
     process = start_sage("run", pipeline(_BLOCKED.replace("GRACE", "60")))
     assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert "interrupted: finishing what is under way" in process.stderr.readline()
+    assert "interrupted: finishing what is under way" in _next_line(process, of_errors=True)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
@@ -126,12 +133,11 @@ def test_an_output_that_nobody_reads_does_not_hold_an_aborted_run(start_sage: St
     """
     process = start_sage("run", pipeline(code), "--json")
     assert process.stdout is not None
-    assert process.stderr is not None
     assert select.select([process.stdout], [], [], 20)[0]
     time.sleep(0.3)  # the pipe is full
     for message in ("interrupted: ", "interrupted again: "):
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith(message)
+        assert _next_line(process, of_errors=True).startswith(message)
     assert process.wait(10) == 130
     assert "nobody reads standard output" in process.stderr.read()
 
@@ -140,10 +146,9 @@ def test_the_third_signal_leaves_at_once(start_sage: Start, pipeline: Pipeline) 
     code = _BLOCKED.replace("GRACE", "60").replace('"abort_grace_s": 0.3', '"abort_grace_s": 60')
     process = start_sage("run", pipeline(code))
     assert (_next_line(process), _next_line(process)) == ("0\n", "waiting\n")
-    assert process.stderr is not None
     for message in ("interrupted: ", "interrupted again: "):
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith(message)
+        assert _next_line(process, of_errors=True).startswith(message)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
 
@@ -247,10 +252,9 @@ def test_the_second_signal_aborts_an_operator_that_hangs_in_its_process(start_sa
     run = start_sage("run", pipeline(_PROCESSES.replace("time.sleep(0.005)", "time.sleep(1000 * (number > 3))")))
     assert _next_line(run) == "0\n"
     processes = _descendants(run.pid)
-    assert run.stderr is not None
     for message in ("interrupted: ", "interrupted again: "):
         run.send_signal(signal.SIGTERM)
-        assert run.stderr.readline().startswith(message)
+        assert _next_line(run, of_errors=True).startswith(message)
     assert run.wait(10) == 143
     assert _gone(processes)
 
