@@ -371,6 +371,7 @@ void GraphIndex::Core::train_now(std::size_t threads) {
                                          [&](Slot a, Slot b) { return *norms->row(a) < *norms->row(b); });
     std::iter_swap(order.begin(), middle);
     link_all(order, threads);
+    partition_all(threads);
     trained.store(true, std::memory_order_release);
 }
 
@@ -396,7 +397,11 @@ void GraphIndex::Core::insert(std::span<const Slot> slots, std::span<const float
         states.row(slots[i])->store(ready ? present : present | live, std::memory_order_release);
     });
     if (ready) {
+        if (owned_partition != nullptr) {
+            partition_add(*owned_partition, slots, threads);
+        }
         link_all(slots, threads);
+        partition_all(threads);
         return;
     }
     live_count.fetch_add(slots.size(), std::memory_order_relaxed);

@@ -1,7 +1,7 @@
 // What the graph index is made of. Internal; see graph_index.hpp for what it promises.
 //
-// graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_file.cpp saves and loads,
-// graph_index.cpp is the face.
+// graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_partition.cpp keeps the lists of
+// searches with a filter, graph_file.cpp saves and loads, graph_index.cpp is the face.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "graph_partition.hpp"
 #include "graph_transform.hpp"
 #include "sage/common/aligned.hpp"
 #include "sage/common/codes.hpp"
@@ -93,6 +94,15 @@ private:
     std::vector<Slot> met_;
 };
 
+// Codes that are on their way from memory, of a search that looks at many.
+struct ScanBlock {
+    static constexpr std::size_t room = 128;
+    std::size_t size = 0;
+    std::array<const std::uint8_t*, room> codes;
+    std::array<float, room> norms;
+    std::array<Slot, room> slots;
+};
+
 // What one search needs, kept between searches.
 struct Context {
     Pool pool;
@@ -104,6 +114,7 @@ struct Context {
     std::vector<const std::uint8_t*> codes;
     std::vector<std::int32_t> products;
     std::vector<Slot> detours;
+    std::array<ScanBlock, 2> blocks;
     std::vector<float> scores;
     std::vector<Candidate> ranked;
     // Of the building threads.
@@ -168,6 +179,7 @@ struct GraphIndex::Core {
     std::unique_ptr<SlotArray<float>> norms;
     std::unique_ptr<SlotArray<Links>> links;
     std::atomic<Slot> entry{no_slot};
+    std::atomic<const Partition*> partition{nullptr};
 
     std::atomic<std::size_t> live_count{0};
     mutable Epochs epochs;
@@ -184,13 +196,30 @@ struct GraphIndex::Core {
     bool sweeping = false;
     std::deque<Retired> retired;
     std::vector<Slot> freed;     // for take_free()
+    std::unique_ptr<Partition> owned_partition;
+    struct RetiredPartition {
+        std::unique_ptr<Partition> owned;
+        Epochs::Ticket ticket;
+    };
+    std::deque<RetiredPartition> retired_partitions;
 
     // --- graph_search.cpp
     std::size_t search(std::span<const float> query, std::size_t k, std::size_t effort, Slot* slots, float* scores,
                        const std::span<const std::uint64_t>* allowed) const;
     void walk(Context& context, std::size_t effort, std::vector<Candidate>* followed) const;
-    void walk_filtered(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const;
-    void scan(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const;
+    [[nodiscard]] std::size_t ranked_of(std::size_t k) const;
+    void scan(Context& context, std::size_t keep, std::span<const std::uint64_t> allowed) const;
+    void scan_lists(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+                    std::span<const std::uint64_t> allowed) const;
+    float score_block(Context& context, const ScanBlock& block, float limit) const;
+    void add_to_block(ScanBlock& block, Slot slot, const std::uint8_t* code, float norm) const {
+        for (std::size_t line = 0; line < transform.stride; line += cache_line_bytes) {
+            __builtin_prefetch(code + line);
+        }
+        block.codes[block.size] = code;
+        block.norms[block.size] = norm;
+        block.slots[block.size++] = slot;
+    }
     void score_batch(Context& context) const;
     std::size_t rank(Context& context, std::size_t k, Slot* slots, float* scores) const;
     std::size_t search_all(Context& context, std::size_t k, Slot* slots, float* scores,
@@ -229,6 +258,12 @@ struct GraphIndex::Core {
     void reclaim();
     void choose_entry();
     [[nodiscard]] std::size_t room_after_thinning() const { return options.degree - options.degree / 4; }
+
+    // --- graph_partition.cpp
+    [[nodiscard]] std::size_t nearest_centre(Context& context, Slot slot, const Partition& of) const;
+    [[nodiscard]] std::unique_ptr<Partition> choose_centres(std::span<const Slot> nodes, std::size_t threads);
+    void partition_add(Partition& into, std::span<const Slot> slots, std::size_t threads);
+    void partition_all(std::size_t threads);
 
     // --- graph_file.cpp
     [[nodiscard]] std::vector<std::byte> save() const;

@@ -297,6 +297,7 @@ void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std:
         write_links(slot, {row.begin(), used});
     }
     entry.store(start, std::memory_order_relaxed);
+    partition_all(1);
     trained.store(true, std::memory_order_release);
 }
 

@@ -298,6 +298,10 @@ GraphStats GraphIndex::stats() const {
         }
     }
     stats.memory_bytes = end * per_slot + core.transform.basis.size() * 5;
+    const Epochs::Guard guard = core.epochs.enter();
+    if (const Partition* lists = core.partition.load(std::memory_order_acquire); lists != nullptr) {
+        stats.memory_bytes += lists->memory_bytes();
+    }
     return stats;
 }
 

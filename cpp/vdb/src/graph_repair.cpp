@@ -190,9 +190,15 @@ bool GraphIndex::Core::is_hidden(Context& context, const Candidate& candidate, s
 void GraphIndex::Core::reclaim() {
     while (!retired.empty() && epochs.passed(retired.front().ticket)) {
         const Slot slot = retired.front().slot;
+        if (owned_partition != nullptr) {
+            owned_partition->erase(slot);
+        }
         states.row(slot)->store(0, std::memory_order_release);
         freed.push_back(slot);
         retired.pop_front();
+    }
+    while (!retired_partitions.empty() && epochs.passed(retired_partitions.front().ticket)) {
+        retired_partitions.pop_front();
     }
 }
 

@@ -13,13 +13,12 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 // Of so many of the best candidates the links are fetched before their turn comes.
 constexpr std::size_t links_ahead = 3;
-// Below that many allowed slots per candidate kept it is cheaper to look at all of them.
-constexpr std::size_t scan_per_effort = 100;
-constexpr std::size_t scan_min = 4000;
-// So many allowed neighbours, direct or next but one, are enough of one node.
-constexpr std::size_t detour_enough = 32;
-constexpr std::size_t detours_ahead = 4;
-constexpr std::size_t batch_max = 256;
+// Below that many allowed slots, or of those that a search of the lists would look at, it is cheaper to look at all.
+constexpr std::size_t scan_min = 2000;
+// Of the lists with the nearest centres a search with a filter looks into two and one per so much effort, or more until
+// it has met so many allowed slots per candidate kept.
+constexpr std::size_t lists_per_effort = 8;
+constexpr std::size_t codes_per_effort = 4;
 
 void prefetch(const void* from, std::size_t bytes) {
     const char* at = static_cast<const char*>(from);
@@ -191,104 +190,110 @@ void GraphIndex::Core::walk(Context& context, std::size_t effort, std::vector<Ca
     }
 }
 
-// The same over allowed nodes alone. A node that is not allowed is stepped over: its neighbours stand in for it, as
-// long as there are few (the idea of Patel et al., "ACORN", SIGMOD 2024).
-void GraphIndex::Core::walk_filtered(Context& context, std::size_t effort,
-                                     std::span<const std::uint64_t> allowed) const {
-    Pool& pool = context.pool;
-    pool.reset(effort);
-    context.visited.reset(slot_end.load(std::memory_order_acquire));
-    const Slot start = entry.load(std::memory_order_acquire);
-    if (start == no_slot) {
-        return;
-    }
-    const std::size_t width = links->stride();
-    const auto visit = [&](Slot neighbour) {
-        if (context.visited.covers(neighbour) && context.visited.add(neighbour) && is(neighbour, live)) {
-            prefetch_code(neighbour);
-            context.batch.push_back(neighbour);
-        }
-    };
-    Slot slot = start;
-    context.batch.clear();
-    if (is_allowed(allowed, start)) {
-        visit(start);
-    }
-    for (;;) {
-        context.detours.clear();
-        const Links* row = links->row(slot);
-        for (std::size_t i = 0; i < width; ++i) {
-            const Slot neighbour = row[i].load(std::memory_order_acquire);
-            if (neighbour == no_slot) {
-                break;
-            }
-            if (is_allowed(allowed, neighbour)) {
-                visit(neighbour);
-            } else if (context.visited.covers(neighbour)) {
-                context.detours.push_back(neighbour);
-            }
-        }
-        for (std::size_t at = 0; at < context.detours.size() && context.batch.size() < detour_enough; ++at) {
-            // Few of them are taken as a rule, so only some are fetched ahead, and each is taken once in a search.
-            if (at + detours_ahead < context.detours.size()) {
-                prefetch(links->row(context.detours[at + detours_ahead]), width * sizeof(Links));
-            }
-            if (!context.visited.add(context.detours[at])) {
-                continue;
-            }
-            const Links* next = links->row(context.detours[at]);
-            for (std::size_t i = 0; i < width; ++i) {
-                const Slot neighbour = next[i].load(std::memory_order_acquire);
-                if (neighbour == no_slot) {
-                    break;
-                }
-                if (is_allowed(allowed, neighbour)) {
-                    visit(neighbour);
-                }
-            }
-        }
-        score_batch(context);
-        for (std::size_t i = 0; i < context.batch.size(); ++i) {
-            if (context.scores[i] < pool.limit() &&
-                pool.insert(context.scores[i], context.batch[i]) < pool.next() + links_ahead) {
-                prefetch(links->row(context.batch[i]), width * sizeof(Links));
-            }
-        }
-        context.batch.clear();
-        slot = pool.follow_next();
-        if (slot == no_slot) {
-            return;
+// Offers the pool what is below `limit`; returns the new limit.
+float GraphIndex::Core::score_block(Context& context, const ScanBlock& block, float limit) const {
+    std::array<std::int32_t, ScanBlock::room> products;
+    kernels.byte_product_rows(context.query.bytes.data(), block.codes.data(), block.size, transform.stride,
+                              products.data());
+    const float factor = 2.0F * transform.step * context.query.step;
+    for (std::size_t i = 0; i < block.size; ++i) {
+        const float cost = block.norms[i] - factor * static_cast<float>(products[i] - context.query.offset);
+        // Few get so far; states are looked at for them alone.
+        if (cost < limit && is(block.slots[i], live)) {
+            context.pool.insert(cost, block.slots[i]);
+            limit = context.pool.limit();
         }
     }
+    return limit;
 }
 
-// Looks at the codes of all allowed slots.
-void GraphIndex::Core::scan(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const {
-    context.pool.reset(effort);
+// Looks at the codes of all allowed slots, word after word of the bitmap: 64 slots lie in one chunk. While the codes
+// of a block are on their way the block before is scored.
+void GraphIndex::Core::scan(Context& context, std::size_t keep, std::span<const std::uint64_t> allowed) const {
+    Pool& pool = context.pool;
+    pool.reset(keep);
     const std::size_t end = slot_end.load(std::memory_order_acquire);
-    const auto flush = [&] {
-        score_batch(context);
-        for (std::size_t i = 0; i < context.batch.size(); ++i) {
-            if (context.scores[i] < context.pool.limit()) {
-                context.pool.insert(context.scores[i], context.batch[i]);
-            }
+    const std::size_t stride = transform.stride;
+    ScanBlock* filling = context.blocks.data();
+    ScanBlock* waiting = filling + 1;
+    filling->size = 0;
+    waiting->size = 0;
+    float limit = pool.limit();
+    const std::size_t words = std::min(allowed.size(), (end + 63) / 64);
+    for (std::size_t word = 0; word < words; ++word) {
+        std::uint64_t bits = allowed[word];
+        if (bits == 0) {
+            continue;
         }
-        context.batch.clear();
-    };
-    context.batch.clear();
-    for (std::size_t word = 0; word < std::min(allowed.size(), (end + 63) / 64); ++word) {
-        for (std::uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
-            const std::size_t slot = word * 64 + static_cast<std::size_t>(std::countr_zero(bits));
-            if (slot < end && is(static_cast<Slot>(slot), live)) {
-                prefetch_code(static_cast<Slot>(slot));
-                context.batch.push_back(static_cast<Slot>(slot));
-                if (context.batch.size() == batch_max) {
-                    flush();
-                }
-            }
+        const auto first = static_cast<Slot>(word * 64);
+        if (end - first < 64) {
+            bits &= (std::uint64_t{1} << (end - first)) - 1;
+        }
+        const std::uint8_t* first_code = codes->row(first);
+        const float* first_norm = norms->row(first);
+        for (; bits != 0; bits &= bits - 1) {
+            const auto at = static_cast<Slot>(std::countr_zero(bits));
+            add_to_block(*filling, first + at, first_code + at * stride, first_norm[at]);
+        }
+        if (filling->size > ScanBlock::room - 64) {
+            limit = score_block(context, *waiting, limit);
+            std::swap(filling, waiting);
+            filling->size = 0;
         }
     }
-    flush();
+    limit = score_block(context, *waiting, limit);
+    score_block(context, *filling, limit);
+}
+
+// Looks at the codes of allowed slots in the lists whose centres are nearest, until there were enough of both.
+void GraphIndex::Core::scan_lists(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+                                  std::span<const std::uint64_t> allowed) const {
+    Pool& pool = context.pool;
+    pool.reset(keep);
+    const std::size_t end = slot_end.load(std::memory_order_acquire);
+    const std::size_t lists = from.lists();
+    context.products.resize(lists);
+    kernels.byte_product_rows(context.query.bytes.data(), from.centre_rows().data(), lists, transform.stride,
+                              context.products.data());
+    const float factor = 2.0F * transform.step * context.query.step;
+    std::vector<Candidate>& order = context.ranked;
+    order.resize(lists);
+    for (std::size_t list = 0; list < lists; ++list) {
+        order[list] = {from.centre_norms()[list] -
+                           factor * static_cast<float>(context.products[list] - context.query.offset),
+                       static_cast<Slot>(list)};
+    }
+    const auto later = [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; };
+    std::make_heap(order.begin(), order.end(), later);
+    ScanBlock* filling = context.blocks.data();
+    ScanBlock* waiting = filling + 1;
+    filling->size = 0;
+    waiting->size = 0;
+    float limit = pool.limit();
+    const std::size_t lists_wanted = 2 + effort / lists_per_effort;
+    const std::size_t wanted = keep + codes_per_effort * effort;
+    std::size_t seen = 0;
+    for (std::size_t left = lists; left > 0; --left) {
+        if (seen >= wanted && lists - left >= lists_wanted) {
+            break;
+        }
+        const std::size_t list = order.front().marked_slot;
+        std::pop_heap(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(left), later);
+        from.prefetch_list(order.front().marked_slot);
+        from.each(list, [&](Slot slot) {
+            if (slot < end && is_allowed(allowed, slot)) {
+                ++seen;
+                add_to_block(*filling, slot, codes->row(slot), *norms->row(slot));
+                if (filling->size == ScanBlock::room) {
+                    limit = score_block(context, *waiting, limit);
+                    std::swap(filling, waiting);
+                    filling->size = 0;
+                }
+            }
+        });
+    }
+    limit = score_block(context, *waiting, limit);
+    score_block(context, *filling, limit);
 }
 
 // Scores as the caller knows them, from the rows.
@@ -321,12 +326,16 @@ void GraphIndex::Core::exact_scores(Context& context, std::span<const Slot> of, 
     }
 }
 
+// How many candidates are scored exactly for the best k. The codes order all but exactly: what is some places behind the
+// k-th cannot come before it. More of it where they keep less.
+std::size_t GraphIndex::Core::ranked_of(std::size_t k) const {
+    const float lost = std::clamp(1.0F - transform.energy, 0.0F, 1.0F);
+    return k + 4 + k / 8 + static_cast<std::size_t>(20.0F * lost * static_cast<float>(k));
+}
+
 // Scores the best candidates exactly and gives the best k of them.
 std::size_t GraphIndex::Core::rank(Context& context, std::size_t k, Slot* slots, float* scores) const {
-    // The codes order all but exactly: what is some places behind the k-th cannot come before it. More of it where they
-    // keep less.
-    const float lost = std::clamp(1.0F - transform.energy, 0.0F, 1.0F);
-    const std::size_t wanted = k + 4 + k / 8 + static_cast<std::size_t>(20.0F * lost * static_cast<float>(k));
+    const std::size_t wanted = ranked_of(k);
     context.batch.clear();
     for (const Candidate& candidate : context.pool.candidates()) {
         if (context.batch.size() == wanted) {
@@ -406,10 +415,11 @@ std::size_t GraphIndex::Core::search(std::span<const float> query, std::size_t k
     for (const std::uint64_t word : *allowed) {
         count += static_cast<std::size_t>(std::popcount(word));
     }
-    if (count <= std::max(scan_min, scan_per_effort * kept)) {
-        scan(context, kept, *allowed);
+    const Partition* lists = partition.load(std::memory_order_acquire);
+    if (lists == nullptr || count <= std::max(scan_min, codes_per_effort * kept)) {
+        scan(context, ranked_of(k), *allowed);
     } else {
-        walk_filtered(context, kept, *allowed);
+        scan_lists(context, ranked_of(k), kept, *lists, *allowed);
     }
     return rank(context, k, slots, scores);
 }

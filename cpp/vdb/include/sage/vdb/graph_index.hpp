@@ -62,6 +62,10 @@ struct GraphStats {
 // large insert), and for inner_product the greatest length. Vectors that come later and are unlike those cost recall,
 // never correctness of scores.
 //
+// A search with a filter does not walk: it looks at the codes of all allowed slots, or, where these are many, of those in
+// the lists whose centres are nearest to the query (an inverted file over the same codes), going on to further lists
+// until it has met enough allowed ones. So a filter that has nothing to do with the query costs time, not recall.
+//
 // Removal: a removed slot is found no more at once. Searches still walk over it until enough were removed; then its
 // neighbours are linked past it, a few with each change (in the manner of Singh et al., "FreshDiskANN", 2021), and
 // when nothing leads to it any more and the readers of then have left, the slot is free and take_free() names it.
