@@ -9,6 +9,8 @@ namespace {
 
 // With each removed node so many times the nodes per removed one are looked at: the sweep ends before the next is due.
 constexpr float sweep_pace = 2.0F;
+// Candidates that the search around a node keeps that lost links.
+constexpr std::size_t repair_effort = 48;
 // Fewer removed nodes than these are not worth a sweep.
 constexpr std::size_t removed_min = 64;
 
@@ -102,7 +104,7 @@ void GraphIndex::Core::end_sweep() {
     unlinking.clear();
 }
 
-// Replaces links to doomed nodes by what those link to, one for one. The other links stay as they are: thinning them
+// Replaces links to doomed nodes, one for one, by what those link to or a search finds. The other links stay as they are: thinning them
 // out again would cost the long ones, and recall with them.
 void GraphIndex::Core::repair(Context& context, Slot slot) {
     const std::uint8_t state = states.row(slot)->load(std::memory_order_acquire);
@@ -127,10 +129,19 @@ void GraphIndex::Core::repair(Context& context, Slot slot) {
     if (context.detours.empty()) {
         return;
     }
+    // What is near by now, and not only what the removed ones knew: from there alone recall falls with each sweep.
+    query_of(slot, context.query);
+    walk(context, repair_effort, nullptr);
+    context.followed.assign(context.pool.candidates().begin(), context.pool.candidates().end());
     lock(slot);
     look();
     std::vector<Candidate>& found = context.found;
     candidates_behind(context, slot, found);
+    for (const Candidate& candidate : context.followed) {
+        if (!is(candidate.slot(), doomed) && is(candidate.slot(), live) && context.visited.add(candidate.slot())) {
+            found.push_back({0.0F, candidate.slot()});
+        }
+    }
     query_of(slot, context.query);
     measure(context, slot, found);
     const std::size_t wanted = context.detours.size();

@@ -17,8 +17,8 @@ constexpr std::size_t links_ahead = 3;
 constexpr std::size_t scan_min = 2000;
 // Of the lists with the nearest centres a search with a filter looks into two and one per so much effort, or more until
 // it has met so many allowed slots per candidate kept.
-constexpr std::size_t lists_per_effort = 8;
-constexpr std::size_t codes_per_effort = 4;
+constexpr std::size_t lists_per_effort = 4;
+constexpr std::size_t codes_per_effort = 8;
 
 void prefetch(const void* from, std::size_t bytes) {
     const char* at = static_cast<const char*>(from);
