@@ -88,6 +88,78 @@ TEST(GraphIndexThreads, SearchesGoOnWhileSlotsAreReused) {
     EXPECT_LT(next, 1400U + 700U);
 }
 
+TEST(GraphIndexThreads, FilteredSearchesGoOnWhileListsAreMadeAnew) {
+    // From 1000 to more than four times as many: the lists are made anew on the way, and their places used again.
+    constexpr Slot first = 1000;
+    constexpr Slot total = 4600;
+    GraphIndex index(dimension, Metric::l2);
+    const auto insert = [&](Slot from, Slot to) {
+        std::vector<Slot> slots;
+        std::vector<float> vectors;
+        for (Slot slot = from; slot < to; ++slot) {
+            slots.push_back(slot);
+            const auto vector = vector_of(slot, 0);
+            vectors.insert(vectors.end(), vector.begin(), vector.end());
+        }
+        index.insert(slots, vectors);
+    };
+    insert(0, first);
+    const std::vector<std::uint64_t> even((total + 63) / 64, 0x5555555555555555U);
+    std::vector<std::uint64_t> all((total + 63) / 64, ~std::uint64_t{0});
+    std::atomic<bool> stop{false};
+    std::atomic<std::size_t> searches{0};
+    std::atomic<std::size_t> missed{0};
+    std::vector<std::jthread> readers;
+    for (unsigned reader = 0; reader < 2; ++reader) {
+        readers.emplace_back([&, reader] {
+            std::mt19937 random(reader);
+            while (!stop) {
+                const Slot slot = static_cast<Slot>(random() % (first / 2)) * 2;
+                const GraphHits hits = index.search(vector_of(slot, 0), 5, 40, reader == 0 ? even : all);
+                missed += hits.slots.empty() || hits.slots[0] != slot ? 1 : 0;
+                for (const Slot hit : hits.slots) {
+                    EXPECT_TRUE(reader == 1 || hit % 2 == 0);
+                }
+                ++searches;
+            }
+        });
+    }
+    for (Slot slot = first; slot < total; slot += 200) {
+        insert(slot, slot + 200);
+        if (slot >= 2000) {
+            std::vector<Slot> gone;
+            for (Slot old = slot - 1000; old < slot - 900; ++old) {
+                gone.push_back(old);
+            }
+            index.remove(gone);
+            index.consolidate();
+            for (const Slot free : index.take_free()) {
+                index.insert(std::vector<Slot>{free}, vector_of(free, 0));
+            }
+        }
+    }
+    while (searches < 100) {
+        std::this_thread::yield();
+    }
+    stop = true;
+    readers.clear();
+    EXPECT_LT(static_cast<double>(missed), 0.02 * static_cast<double>(searches));
+    // Whatever came, went and came again is found in its list, once.
+    std::size_t found = 0;
+    for (Slot slot = 0; slot < total; ++slot) {
+        if (!index.contains(slot)) {
+            ++found;  // its slot was not free in time
+            continue;
+        }
+        const GraphHits hits = index.search(vector_of(slot, 0), 5, 40, all);
+        found += !hits.slots.empty() && hits.slots[0] == slot ? 1 : 0;
+        for (std::size_t i = 1; i < hits.slots.size(); ++i) {
+            EXPECT_NE(hits.slots[i], hits.slots[0]);
+        }
+    }
+    EXPECT_GT(static_cast<double>(found), 0.98 * static_cast<double>(total));
+}
+
 TEST(GraphIndexThreads, BatchesAreSpreadOverThreads) {
     std::mt19937 random(5);
     GraphIndex index(dimension, Metric::cosine);
