@@ -103,9 +103,16 @@ struct ScanBlock {
     std::array<Slot, room> slots;
 };
 
+// How much a search with a filter looks at.
+struct ScanLimits {
+    std::size_t lists;  // at least so many
+    std::size_t codes;  // at least so many, of allowed slots
+};
+
 // What one search needs, kept between searches.
 struct Context {
     Pool pool;
+    Pool near_lists;
     Visited visited;
     CodeQuery query;
     TransformBuffers buffers;
@@ -208,18 +215,14 @@ struct GraphIndex::Core {
                        const std::span<const std::uint64_t>* allowed) const;
     void walk(Context& context, std::size_t effort, std::vector<Candidate>* followed) const;
     [[nodiscard]] std::size_t ranked_of(std::size_t k) const;
-    void scan(Context& context, std::size_t keep, std::span<const std::uint64_t> allowed) const;
-    void scan_lists(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+    void scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+              std::span<const std::uint64_t> allowed) const;
+    class BlockScan;
+    void scan_all(Context& context, std::span<const std::uint64_t> allowed) const;
+    void scan_lists(Context& context, const ScanLimits& limits, const Partition& from,
                     std::span<const std::uint64_t> allowed) const;
-    float score_block(Context& context, const ScanBlock& block, float limit) const;
-    void add_to_block(ScanBlock& block, Slot slot, const std::uint8_t* code, float norm) const {
-        for (std::size_t line = 0; line < transform.stride; line += cache_line_bytes) {
-            __builtin_prefetch(code + line);
-        }
-        block.codes[block.size] = code;
-        block.norms[block.size] = norm;
-        block.slots[block.size++] = slot;
-    }
+    void score_lists(Context& context, const Partition& from) const;
+    void sort_lists(Context& context, std::size_t count) const;
     void score_batch(Context& context) const;
     std::size_t rank(Context& context, std::size_t k, Slot* slots, float* scores) const;
     std::size_t search_all(Context& context, std::size_t k, Slot* slots, float* scores,

@@ -31,17 +31,8 @@ Partition::Partition(AlignedVector<std::uint8_t> centres, std::vector<float> nor
 }
 
 std::size_t Partition::memory_bytes() const noexcept {
+    // There are about as many entries by slot as fit into the blocks.
     return centres_.size() + block_count_.load(std::memory_order_relaxed) * (sizeof(Block) + Block::room * sizeof(Entry));
-}
-
-void Partition::prefetch_list(std::size_t list) const {
-    const std::uint32_t at = heads_[list].load(std::memory_order_acquire);
-    if (at != no_block) {
-        const char* block = reinterpret_cast<const char*>(blocks_.row(at));
-        for (std::size_t line = 0; line < sizeof(Block); line += cache_line_bytes) {
-            __builtin_prefetch(block + line);
-        }
-    }
 }
 
 void Partition::add(std::size_t list, Slot slot) {
@@ -84,21 +75,9 @@ void Partition::erase(Slot slot) {
 // The centre that is nearest to a node.
 std::size_t GraphIndex::Core::nearest_centre(Context& context, Slot slot, const Partition& of) const {
     query_of(slot, context.query);
-    context.products.resize(of.lists());
-    kernels.byte_product_rows(context.query.bytes.data(), of.centre_rows().data(), of.lists(), transform.stride,
-                              context.products.data());
-    const float factor = 2.0F * transform.step * transform.step;
-    float least = std::numeric_limits<float>::infinity();
-    std::size_t nearest = 0;
-    for (std::size_t list = 0; list < of.lists(); ++list) {
-        const float cost =
-            of.centre_norms()[list] - factor * static_cast<float>(context.products[list] - context.query.offset);
-        if (cost < least) {
-            least = cost;
-            nearest = list;
-        }
-    }
-    return nearest;
+    score_lists(context, of);
+    return static_cast<std::size_t>(std::min_element(context.scores.begin(), context.scores.end()) -
+                                    context.scores.begin());
 }
 
 // k-means in code space, on a sample.

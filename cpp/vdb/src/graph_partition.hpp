@@ -19,7 +19,8 @@ namespace sage::vdb {
 // An inverted file (Sivic and Zisserman, ICCV 2003) over the codes. The entries of a list lie in blocks that never
 // move; the place of one that was removed is taken by the next that comes to the list.
 //
-// Threads: one changes, any number read. A reader may meet a slot that is gone or not live yet: it looks at the states.
+// Threads: one changes, any number read. What a reader meets has its code, for as long as the reader is there; it may
+// not be live: the states tell.
 class Partition {
 public:
     // One block: four cache lines.
@@ -38,25 +39,21 @@ public:
     [[nodiscard]] const std::vector<float>& centre_norms() const noexcept { return norms_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept;
 
-    // Calls visit(slot) for the entries of a list.
+    // Calls visit(block) for the blocks of a list. A place that is not taken holds ~0.
     template <class Visit>
-    void each(std::size_t list, Visit visit) const {
+    void each_block(std::size_t list, Visit visit) const {
         for (std::uint32_t at = heads_[list].load(std::memory_order_acquire); at != no_block;) {
             const Block& block = *blocks_.row(at);
             at = block.next.load(std::memory_order_acquire);
             if (at != no_block) {
                 __builtin_prefetch(blocks_.row(at));
             }
-            for (const std::atomic<Slot>& place : block.slots) {
-                if (const Slot slot = place.load(std::memory_order_acquire); slot != ~Slot{0}) {
-                    visit(slot);
-                }
-            }
+            visit(block);
         }
     }
-    void prefetch_list(std::size_t list) const;
 
-    // Of the one that changes. A slot is in one list at most.
+    // Of the one that changes. A slot is in one list at most. Readers who were there when it was erased may meet it
+    // still.
     void add(std::size_t list, Slot slot);
     void erase(Slot slot);
     // How many there were when the centres were chosen.
@@ -71,7 +68,7 @@ private:
     std::atomic<std::uint32_t> block_count_{0};
     std::vector<std::vector<std::uint32_t>> free_places_;  // by list
     struct Entry {
-        std::uint32_t list;
+        std::uint32_t list;   // no_block: in none
         std::uint32_t place;  // block * Block::room + index
     };
     std::vector<Entry> entries_;  // by slot

@@ -28,6 +28,10 @@ std::size_t GraphIndex::Core::remove(std::span<const Slot> slots) {
         live_count.fetch_sub(1, std::memory_order_relaxed);
         ++count;
         if (ready) {
+            // Before the ticket that frees it is drawn: readers who come later must not find it there.
+            if (owned_partition != nullptr) {
+                owned_partition->erase(slot);
+            }
             removed.push_back(slot);
         } else {
             retired.push_back({slot, epochs.ticket()});
@@ -201,9 +205,6 @@ bool GraphIndex::Core::is_hidden(Context& context, const Candidate& candidate, s
 void GraphIndex::Core::reclaim() {
     while (!retired.empty() && epochs.passed(retired.front().ticket)) {
         const Slot slot = retired.front().slot;
-        if (owned_partition != nullptr) {
-            owned_partition->erase(slot);
-        }
         states.row(slot)->store(0, std::memory_order_release);
         freed.push_back(slot);
         retired.pop_front();

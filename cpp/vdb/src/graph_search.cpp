@@ -13,12 +13,18 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 // Of so many of the best candidates the links are fetched before their turn comes.
 constexpr std::size_t links_ahead = 3;
-// Below that many allowed slots, or of those that a search of the lists would look at, it is cheaper to look at all.
-constexpr std::size_t scan_min = 2000;
 // Of the lists with the nearest centres a search with a filter looks into two and one per so much effort, or more until
 // it has met so many allowed slots per candidate kept.
 constexpr std::size_t lists_per_effort = 4;
 constexpr std::size_t codes_per_effort = 8;
+// They are fewer where fewer slots are allowed than this share, by the third root of the quotient.
+constexpr double share_of_full_effort = 0.1;
+constexpr double fewer_min = 0.2;
+// What it takes, in entries of a list that are looked at: a word of the bitmap, a cache line of a centre and of a code.
+constexpr double word_cost = 2.0;
+constexpr double centre_line_cost = 2.0;
+constexpr double code_line_cost = 2.5;
+constexpr std::size_t words_per_sample = 8;
 
 void prefetch(const void* from, std::size_t bytes) {
     const char* at = static_cast<const char*>(from);
@@ -190,110 +196,162 @@ void GraphIndex::Core::walk(Context& context, std::size_t effort, std::vector<Ca
     }
 }
 
-// Offers the pool what is below `limit`; returns the new limit.
-float GraphIndex::Core::score_block(Context& context, const ScanBlock& block, float limit) const {
-    std::array<std::int32_t, ScanBlock::room> products;
-    kernels.byte_product_rows(context.query.bytes.data(), block.codes.data(), block.size, transform.stride,
-                              products.data());
-    const float factor = 2.0F * transform.step * context.query.step;
-    for (std::size_t i = 0; i < block.size; ++i) {
-        const float cost = block.norms[i] - factor * static_cast<float>(products[i] - context.query.offset);
-        // Few get so far; states are looked at for them alone.
-        if (cost < limit && is(block.slots[i], live)) {
-            context.pool.insert(cost, block.slots[i]);
-            limit = context.pool.limit();
+// Offers the pool codes. While those of a block are on their way from memory, the block before is scored.
+class GraphIndex::Core::BlockScan {
+public:
+    BlockScan(const Core& core, Context& context)
+        : core_(core), context_(context), filling_(context.blocks.data()), waiting_(filling_ + 1) {
+        filling_->size = 0;
+        waiting_->size = 0;
+        limit_ = context.pool.limit();
+    }
+    void add(Slot slot) {
+        const std::uint8_t* code = core_.codes->row(slot);
+        for (std::size_t line = 0; line < core_.transform.stride; line += cache_line_bytes) {
+            __builtin_prefetch(code + line);
+        }
+        filling_->codes[filling_->size] = code;
+        filling_->norms[filling_->size] = *core_.norms->row(slot);
+        filling_->slots[filling_->size] = slot;
+        if (++filling_->size == ScanBlock::room) {
+            score(*waiting_);
+            std::swap(filling_, waiting_);
+            filling_->size = 0;
         }
     }
-    return limit;
-}
+    void finish() {
+        score(*waiting_);
+        score(*filling_);
+    }
 
-// Looks at the codes of all allowed slots, word after word of the bitmap: 64 slots lie in one chunk. While the codes
-// of a block are on their way the block before is scored.
-void GraphIndex::Core::scan(Context& context, std::size_t keep, std::span<const std::uint64_t> allowed) const {
-    Pool& pool = context.pool;
-    pool.reset(keep);
-    const std::size_t end = slot_end.load(std::memory_order_acquire);
-    const std::size_t stride = transform.stride;
-    ScanBlock* filling = context.blocks.data();
-    ScanBlock* waiting = filling + 1;
-    filling->size = 0;
-    waiting->size = 0;
-    float limit = pool.limit();
-    const std::size_t words = std::min(allowed.size(), (end + 63) / 64);
-    for (std::size_t word = 0; word < words; ++word) {
-        std::uint64_t bits = allowed[word];
-        if (bits == 0) {
-            continue;
-        }
-        const auto first = static_cast<Slot>(word * 64);
-        if (end - first < 64) {
-            bits &= (std::uint64_t{1} << (end - first)) - 1;
-        }
-        const std::uint8_t* first_code = codes->row(first);
-        const float* first_norm = norms->row(first);
-        for (; bits != 0; bits &= bits - 1) {
-            const auto at = static_cast<Slot>(std::countr_zero(bits));
-            add_to_block(*filling, first + at, first_code + at * stride, first_norm[at]);
-        }
-        if (filling->size > ScanBlock::room - 64) {
-            limit = score_block(context, *waiting, limit);
-            std::swap(filling, waiting);
-            filling->size = 0;
+private:
+    void score(const ScanBlock& block) {
+        const Transform& transform = core_.transform;
+        const CodeQuery& query = context_.query;
+        std::array<std::int32_t, ScanBlock::room> products;
+        core_.kernels.byte_product_rows(query.bytes.data(), block.codes.data(), block.size, transform.stride,
+                                        products.data());
+        const float factor = 2.0F * transform.step * query.step;
+        for (std::size_t i = 0; i < block.size; ++i) {
+            const float cost = block.norms[i] - factor * static_cast<float>(products[i] - query.offset);
+            // Few get so far; states are looked at for them alone.
+            if (cost < limit_ && core_.is(block.slots[i], live)) {
+                context_.pool.insert(cost, block.slots[i]);
+                limit_ = context_.pool.limit();
+            }
         }
     }
-    limit = score_block(context, *waiting, limit);
-    score_block(context, *filling, limit);
-}
 
-// Looks at the codes of allowed slots in the lists whose centres are nearest, until there were enough of both.
-void GraphIndex::Core::scan_lists(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
-                                  std::span<const std::uint64_t> allowed) const {
-    Pool& pool = context.pool;
-    pool.reset(keep);
-    const std::size_t end = slot_end.load(std::memory_order_acquire);
+    const Core& core_;
+    Context& context_;
+    ScanBlock* filling_;
+    ScanBlock* waiting_;
+    float limit_;
+};
+
+// Costs of the centres, into context.scores.
+void GraphIndex::Core::score_lists(Context& context, const Partition& from) const {
     const std::size_t lists = from.lists();
     context.products.resize(lists);
     kernels.byte_product_rows(context.query.bytes.data(), from.centre_rows().data(), lists, transform.stride,
                               context.products.data());
     const float factor = 2.0F * transform.step * context.query.step;
-    std::vector<Candidate>& order = context.ranked;
-    order.resize(lists);
+    context.scores.resize(lists);
     for (std::size_t list = 0; list < lists; ++list) {
-        order[list] = {from.centre_norms()[list] -
-                           factor * static_cast<float>(context.products[list] - context.query.offset),
-                       static_cast<Slot>(list)};
+        context.scores[list] = from.centre_norms()[list] -
+                               factor * static_cast<float>(context.products[list] - context.query.offset);
     }
-    const auto later = [](const Candidate& a, const Candidate& b) { return a.cost > b.cost; };
-    std::make_heap(order.begin(), order.end(), later);
-    ScanBlock* filling = context.blocks.data();
-    ScanBlock* waiting = filling + 1;
-    filling->size = 0;
-    waiting->size = 0;
+}
+
+// The nearest lists in order, by context.scores, into context.near_lists.
+void GraphIndex::Core::sort_lists(Context& context, std::size_t count) const {
+    Pool& pool = context.near_lists;
+    pool.reset(std::min(count, context.scores.size()));
     float limit = pool.limit();
-    const std::size_t lists_wanted = 2 + effort / lists_per_effort;
-    const std::size_t wanted = keep + codes_per_effort * effort;
-    std::size_t seen = 0;
-    for (std::size_t left = lists; left > 0; --left) {
-        if (seen >= wanted && lists - left >= lists_wanted) {
-            break;
+    for (std::size_t list = 0; list < context.scores.size(); ++list) {
+        if (context.scores[list] < limit) {
+            pool.insert(context.scores[list], static_cast<Slot>(list));
+            limit = pool.limit();
         }
-        const std::size_t list = order.front().marked_slot;
-        std::pop_heap(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(left), later);
-        from.prefetch_list(order.front().marked_slot);
-        from.each(list, [&](Slot slot) {
-            if (slot < end && is_allowed(allowed, slot)) {
-                ++seen;
-                add_to_block(*filling, slot, codes->row(slot), *norms->row(slot));
-                if (filling->size == ScanBlock::room) {
-                    limit = score_block(context, *waiting, limit);
-                    std::swap(filling, waiting);
-                    filling->size = 0;
-                }
+    }
+}
+
+// Looks at the codes of all allowed slots.
+void GraphIndex::Core::scan_all(Context& context, std::span<const std::uint64_t> allowed) const {
+    BlockScan scan(*this, context);
+    const std::size_t end = slot_end.load(std::memory_order_acquire);
+    const std::size_t words = std::min(allowed.size(), (end + 63) / 64);
+    for (std::size_t word = 0; word < words; ++word) {
+        for (std::uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
+            const auto slot = static_cast<Slot>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+            // Only of a live one the code is there.
+            if (slot < end && is(slot, live)) {
+                scan.add(slot);
+            }
+        }
+    }
+    scan.finish();
+}
+
+// Looks through the lists with the nearest centres for allowed slots, and at their codes.
+void GraphIndex::Core::scan_lists(Context& context, const ScanLimits& limits, const Partition& from,
+                                  std::span<const std::uint64_t> allowed) const {
+    BlockScan scan(*this, context);
+    const std::size_t end = std::min<std::size_t>(slot_end.load(std::memory_order_acquire), 64 * allowed.size());
+    std::array<Slot, Partition::Block::room + 1> met;
+    std::size_t seen = 0;
+    for (std::size_t at = 0; at < from.lists() && (seen < limits.codes || at < limits.lists); ++at) {
+        if (at == context.near_lists.candidates().size()) {
+            sort_lists(context, 4 * at);
+        }
+        from.each_block(context.near_lists.candidates()[at].slot(), [&](const Partition::Block& block) {
+            // Written without branches: which of them are allowed nobody can foretell.
+            std::size_t count = 0;
+            for (const std::atomic<Slot>& place : block.slots) {
+                const Slot slot = place.load(std::memory_order_acquire);
+                const bool known = slot < end;
+                met[count] = slot;
+                count += (allowed[known ? slot / 64 : 0] >> (slot % 64)) & static_cast<std::uint64_t>(known);
+            }
+            seen += count;
+            for (std::size_t i = 0; i < count; ++i) {
+                scan.add(met[i]);
             }
         });
     }
-    limit = score_block(context, *waiting, limit);
-    score_block(context, *filling, limit);
+    scan.finish();
+}
+
+// Leaves the best allowed candidates in context.pool.
+void GraphIndex::Core::scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+                            std::span<const std::uint64_t> allowed) const {
+    context.pool.reset(keep);
+    // How many are allowed, from a part of the words.
+    std::size_t sampled = 0;
+    for (std::size_t word = 0; word < allowed.size(); word += words_per_sample) {
+        sampled += static_cast<std::size_t>(std::popcount(allowed[word]));
+    }
+    const auto count = static_cast<double>(sampled * words_per_sample);
+    const auto lists = static_cast<double>(from.lists());
+    const auto size = static_cast<double>(live_count.load(std::memory_order_relaxed));
+    // The fewer are allowed, the larger a share of them has to be looked at, but the smaller a number.
+    const double fewer = std::clamp(std::cbrt(count / (share_of_full_effort * (size + 1.0))), fewer_min, 1.0);
+    ScanLimits limits{};
+    limits.lists = 2 + effort / lists_per_effort;
+    limits.codes = keep + static_cast<std::size_t>(fewer * static_cast<double>(codes_per_effort * effort));
+    const auto codes_wanted = static_cast<double>(limits.codes);
+    // What both ways take, in entries of a list.
+    const double entries = std::max(static_cast<double>(limits.lists) / lists, codes_wanted / (count + 1.0)) * size;
+    const double lines = static_cast<double>(transform.stride) / static_cast<double>(cache_line_bytes);
+    const double by_lists = entries + lists * lines * centre_line_cost + codes_wanted * lines * code_line_cost;
+    const double by_all = static_cast<double>(allowed.size()) * word_cost + count * lines * code_line_cost;
+    if (by_all <= by_lists) {
+        scan_all(context, allowed);
+        return;
+    }
+    score_lists(context, from);
+    sort_lists(context, 4 + static_cast<std::size_t>(std::min(lists, 1.25 * entries * lists / (size + 1.0))));
+    scan_lists(context, limits, from, allowed);
 }
 
 // Scores as the caller knows them, from the rows.
@@ -411,16 +469,11 @@ std::size_t GraphIndex::Core::search(std::span<const float> query, std::size_t k
         walk(context, kept, nullptr);
         return rank(context, k, slots, scores);
     }
-    std::size_t count = 0;
-    for (const std::uint64_t word : *allowed) {
-        count += static_cast<std::size_t>(std::popcount(word));
-    }
     const Partition* lists = partition.load(std::memory_order_acquire);
-    if (lists == nullptr || count <= std::max(scan_min, codes_per_effort * kept)) {
-        scan(context, ranked_of(k), *allowed);
-    } else {
-        scan_lists(context, ranked_of(k), kept, *lists, *allowed);
+    if (lists == nullptr) {
+        return search_all(context, k, slots, scores, allowed);
     }
+    scan(context, ranked_of(k), kept, *lists, *allowed);
     return rank(context, k, slots, scores);
 }
 
