@@ -189,6 +189,7 @@ struct GraphIndex::Core {
     std::atomic<const Partition*> partition{nullptr};
 
     std::atomic<std::size_t> live_count{0};
+    std::atomic<std::size_t> removed_count{0};  // of those that are still linked
     mutable Epochs epochs;
     mutable ContextPool contexts;
 
@@ -199,7 +200,8 @@ struct GraphIndex::Core {
     };
     std::vector<Slot> removed;   // not yet doomed
     std::vector<Slot> unlinking; // doomed
-    Slot sweep_at = 0;
+    std::size_t bypassed = 0;    // of them, have been linked past
+    Slot sweep_at = 0;           // the next node to look at
     bool sweeping = false;
     std::deque<Retired> retired;
     std::vector<Slot> freed;     // for take_free()
@@ -255,6 +257,7 @@ struct GraphIndex::Core {
     void sweep(std::size_t nodes);
     void sweep_all(std::size_t threads);
     void end_sweep();
+    void bypass(Context& context, Slot slot);
     void repair(Context& context, Slot slot);
     void candidates_behind(Context& context, Slot slot, std::vector<Candidate>& found) const;
     [[nodiscard]] bool is_hidden(Context& context, const Candidate& candidate, std::span<const Slot> chosen) const;

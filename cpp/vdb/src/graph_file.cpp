@@ -255,6 +255,7 @@ std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::by
         return core;
     }
 
+    core->removed_count.store(core->removed.size(), std::memory_order_relaxed);
     core->read_graph(in, header, kept, lives);
     return core;
 }

@@ -17,7 +17,7 @@ constexpr std::size_t links_ahead = 3;
 // it has met so many allowed slots per candidate kept.
 constexpr std::size_t lists_per_effort = 4;
 constexpr std::size_t codes_per_effort = 8;
-// They are fewer where fewer slots are allowed than this share, by the third root of the quotient.
+// They are fewer where fewer slots are allowed than this share, by the square root of the quotient.
 constexpr double share_of_full_effort = 0.1;
 constexpr double fewer_min = 0.2;
 // What it takes, in entries of a list that are looked at: a word of the bitmap, a cache line of a centre and of a code.
@@ -335,7 +335,7 @@ void GraphIndex::Core::scan(Context& context, std::size_t keep, std::size_t effo
     const auto lists = static_cast<double>(from.lists());
     const auto size = static_cast<double>(live_count.load(std::memory_order_relaxed));
     // The fewer are allowed, the larger a share of them has to be looked at, but the smaller a number.
-    const double fewer = std::clamp(std::cbrt(count / (share_of_full_effort * (size + 1.0))), fewer_min, 1.0);
+    const double fewer = std::clamp(std::sqrt(count / (share_of_full_effort * (size + 1.0))), fewer_min, 1.0);
     ScanLimits limits{};
     limits.lists = 2 + effort / lists_per_effort;
     limits.codes = keep + static_cast<std::size_t>(fewer * static_cast<double>(codes_per_effort * effort));
@@ -466,7 +466,10 @@ std::size_t GraphIndex::Core::search(std::span<const float> query, std::size_t k
     encode_query(transform, metric, context.exact_query.data(), context.query, context.buffers);
     const std::size_t kept = std::max(effort, k);
     if (allowed == nullptr) {
-        walk(context, kept, nullptr);
+        // Removed nodes that are still linked take places among the candidates.
+        const std::size_t live_ones = std::max<std::size_t>(live_count.load(std::memory_order_relaxed), 1);
+        const std::size_t others = std::min(removed_count.load(std::memory_order_relaxed), live_ones);
+        walk(context, kept + (kept * others + live_ones - 1) / live_ones, nullptr);
         return rank(context, k, slots, scores);
     }
     const Partition* lists = partition.load(std::memory_order_acquire);
