@@ -5,6 +5,7 @@
 #include <mutex>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "graph_core.hpp"
 #include "graph_share.hpp"
@@ -370,7 +371,13 @@ void GraphIndex::Core::train_now(std::size_t threads) {
     const auto middle = std::min_element(order.begin(), order.end(),
                                          [&](Slot a, Slot b) { return *norms->row(a) < *norms->row(b); });
     std::iter_swap(order.begin(), middle);
-    link_all(order, threads);
+    // The last ones are queries before they are nodes.
+    const auto [linked, held] = std::pair(std::span(order).first(order.size() - Calibration::queries),
+                                          std::span(order).last(Calibration::queries));
+    link_all(linked, threads);
+    std::sort(held.begin(), held.end());
+    calibrate(held, held, threads);
+    link_all(held, threads);
     partition_all(threads);
     trained.store(true, std::memory_order_release);
 }
@@ -400,6 +407,7 @@ void GraphIndex::Core::insert(std::span<const Slot> slots, std::span<const float
         if (owned_partition != nullptr) {
             partition_add(*owned_partition, slots, threads);
         }
+        calibrate_if_due(slots, threads);
         link_all(slots, threads);
         partition_all(threads);
         return;

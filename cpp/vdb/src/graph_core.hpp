@@ -1,7 +1,7 @@
 // What the graph index is made of. Internal; see graph_index.hpp for what it promises.
 //
 // graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_partition.cpp keeps the lists of
-// searches with a filter, graph_file.cpp saves and loads, graph_index.cpp is the face.
+// searches with a filter, graph_calibration.cpp measures which effort gives which recall, graph_file.cpp saves and loads, graph_index.cpp is the face.
 #pragma once
 
 #include <array>
@@ -105,8 +105,10 @@ struct ScanBlock {
 
 // How much a search with a filter looks at.
 struct ScanLimits {
-    std::size_t lists;  // at least so many
-    std::size_t codes;  // at least so many, of allowed slots
+    bool all;                    // the codes of all allowed slots, and no lists
+    std::size_t lists;           // at least so many
+    std::size_t codes;           // at least so many, of allowed slots
+    std::size_t lists_expected;  // to give so many codes
 };
 
 // What one search needs, kept between searches.
@@ -131,6 +133,20 @@ struct Context {
     std::vector<float> occlusion;
     std::vector<Slot> chosen;
     std::vector<Slot> skipped;
+};
+
+// The recall of some efforts, for 10 answers.
+struct Calibration {
+    static constexpr std::size_t steps = 14;
+    static constexpr std::array<std::uint32_t, steps> efforts = {10, 13, 16, 20, 26, 32, 40, 52,
+                                                                 64, 96, 128, 192, 288, 448};
+    static constexpr std::size_t queries = 64;
+
+    std::array<std::atomic<float>, steps> recalls{};  // ascending; the last one is 0 before the first measurement
+    // Of the writer alone.
+    std::array<std::uint32_t, steps> hits{};
+    std::size_t measured = 0;  // queries so far
+    std::size_t changes = 0;   // since the last measurement ended
 };
 
 // Contexts that are not in use. Taking and giving back never waits.
@@ -193,6 +209,8 @@ struct GraphIndex::Core {
     mutable Epochs epochs;
     mutable ContextPool contexts;
 
+    Calibration calibration;
+
     // Of the writer alone.
     struct Retired {
         Slot slot;
@@ -217,9 +235,12 @@ struct GraphIndex::Core {
                        const std::span<const std::uint64_t>* allowed) const;
     void walk(Context& context, std::size_t effort, std::vector<Candidate>* followed) const;
     [[nodiscard]] std::size_t ranked_of(std::size_t k) const;
+    [[nodiscard]] ScanLimits plan_scan(std::size_t keep, std::size_t effort, double count, std::size_t words,
+                                       const Partition& from) const;
     void scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
               std::span<const std::uint64_t> allowed) const;
     class BlockScan;
+    void scan_live(Context& context, Slot slot, std::span<const Slot> others) const;
     void scan_all(Context& context, std::span<const std::uint64_t> allowed) const;
     void scan_lists(Context& context, const ScanLimits& limits, const Partition& from,
                     std::span<const std::uint64_t> allowed) const;
@@ -265,6 +286,12 @@ struct GraphIndex::Core {
     void choose_entry();
     [[nodiscard]] std::size_t room_after_thinning() const { return options.degree - options.degree / 4; }
 
+    // --- graph_calibration.cpp
+    void measure_effort(Context& context, Slot slot, std::span<const Slot> others,
+                        std::array<std::uint32_t, Calibration::steps>& hits) const;
+    void calibrate(std::span<const Slot> slots, std::span<const Slot> others, std::size_t threads);
+    void calibrate_if_due(std::span<const Slot> slots, std::size_t threads);
+
     // --- graph_partition.cpp
     [[nodiscard]] std::size_t nearest_centre(Context& context, Slot slot, const Partition& of) const;
     [[nodiscard]] std::unique_ptr<Partition> choose_centres(std::span<const Slot> nodes, std::size_t threads);
@@ -274,7 +301,8 @@ struct GraphIndex::Core {
     // --- graph_file.cpp
     [[nodiscard]] std::vector<std::byte> save() const;
     [[nodiscard]] static std::unique_ptr<Core> load(std::span<const std::byte> bytes);
-    void read_graph(FileReader& in, const FileHeader& header, std::span<const Slot> kept, std::size_t lives);
+    void read_graph(FileReader& in, const FileHeader& header, std::span<const Slot> kept, std::size_t lives,
+                    std::uint32_t found_version);
 };
 
 }  // namespace sage::vdb

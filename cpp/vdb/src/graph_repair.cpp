@@ -42,6 +42,7 @@ std::size_t GraphIndex::Core::remove(std::span<const Slot> slots) {
         }
     }
     if (ready && count > 0) {
+        calibration.changes += count;
         const float total = static_cast<float>(live_count.load(std::memory_order_relaxed) + removed.size());
         const float due = std::max(static_cast<float>(removed_min), options.removed_share_max * total);
         if (!sweeping && static_cast<float>(removed.size()) >= due) {

@@ -276,6 +276,18 @@ void GraphIndex::Core::sort_lists(Context& context, std::size_t count) const {
     }
 }
 
+// Looks at the codes of all live slots but `slot` and `others`, which are sorted.
+void GraphIndex::Core::scan_live(Context& context, Slot slot, std::span<const Slot> others) const {
+    BlockScan scan(*this, context);
+    const Slot end = slot_end.load(std::memory_order_acquire);
+    for (Slot at = 0; at < end; ++at) {
+        if (at != slot && is(at, live) && !std::binary_search(others.begin(), others.end(), at)) {
+            scan.add(at);
+        }
+    }
+    scan.finish();
+}
+
 // Looks at the codes of all allowed slots.
 void GraphIndex::Core::scan_all(Context& context, std::span<const std::uint64_t> allowed) const {
     BlockScan scan(*this, context);
@@ -322,6 +334,27 @@ void GraphIndex::Core::scan_lists(Context& context, const ScanLimits& limits, co
     scan.finish();
 }
 
+// How a search goes about a filter that allows about `count` slots and has so many words.
+ScanLimits GraphIndex::Core::plan_scan(std::size_t keep, std::size_t effort, double count, std::size_t words,
+                                       const Partition& from) const {
+    const auto lists = static_cast<double>(from.lists());
+    const double size = static_cast<double>(live_count.load(std::memory_order_relaxed)) + 1.0;
+    // The fewer are allowed, the larger a share of them has to be looked at, but the smaller a number.
+    const double fewer = std::clamp(std::sqrt(count / (share_of_full_effort * size)), fewer_min, 1.0);
+    ScanLimits limits{};
+    limits.lists = 2 + effort / lists_per_effort;
+    limits.codes = keep + static_cast<std::size_t>(fewer * static_cast<double>(codes_per_effort * effort));
+    // What both ways take, in entries of a list.
+    const auto codes_wanted = static_cast<double>(limits.codes);
+    const double share = std::max(static_cast<double>(limits.lists) / lists, codes_wanted / (count + 1.0));
+    const double lines = static_cast<double>(transform.stride) / static_cast<double>(cache_line_bytes);
+    const double by_lists = share * size + lists * lines * centre_line_cost + codes_wanted * lines * code_line_cost;
+    const double by_all = static_cast<double>(words) * word_cost + count * lines * code_line_cost;
+    limits.all = by_all <= by_lists;
+    limits.lists_expected = static_cast<std::size_t>(std::min(lists, std::ceil(share * lists)));
+    return limits;
+}
+
 // Leaves the best allowed candidates in context.pool.
 void GraphIndex::Core::scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
                             std::span<const std::uint64_t> allowed) const {
@@ -332,25 +365,13 @@ void GraphIndex::Core::scan(Context& context, std::size_t keep, std::size_t effo
         sampled += static_cast<std::size_t>(std::popcount(allowed[word]));
     }
     const auto count = static_cast<double>(sampled * words_per_sample);
-    const auto lists = static_cast<double>(from.lists());
-    const auto size = static_cast<double>(live_count.load(std::memory_order_relaxed));
-    // The fewer are allowed, the larger a share of them has to be looked at, but the smaller a number.
-    const double fewer = std::clamp(std::sqrt(count / (share_of_full_effort * (size + 1.0))), fewer_min, 1.0);
-    ScanLimits limits{};
-    limits.lists = 2 + effort / lists_per_effort;
-    limits.codes = keep + static_cast<std::size_t>(fewer * static_cast<double>(codes_per_effort * effort));
-    const auto codes_wanted = static_cast<double>(limits.codes);
-    // What both ways take, in entries of a list.
-    const double entries = std::max(static_cast<double>(limits.lists) / lists, codes_wanted / (count + 1.0)) * size;
-    const double lines = static_cast<double>(transform.stride) / static_cast<double>(cache_line_bytes);
-    const double by_lists = entries + lists * lines * centre_line_cost + codes_wanted * lines * code_line_cost;
-    const double by_all = static_cast<double>(allowed.size()) * word_cost + count * lines * code_line_cost;
-    if (by_all <= by_lists) {
+    const ScanLimits limits = plan_scan(keep, effort, count, allowed.size(), from);
+    if (limits.all) {
         scan_all(context, allowed);
         return;
     }
     score_lists(context, from);
-    sort_lists(context, 4 + static_cast<std::size_t>(std::min(lists, 1.25 * entries * lists / (size + 1.0))));
+    sort_lists(context, 4 + limits.lists_expected + limits.lists_expected / 4);
     scan_lists(context, limits, from, allowed);
 }
 
