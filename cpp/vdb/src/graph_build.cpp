@@ -5,7 +5,6 @@
 #include <mutex>
 #include <random>
 #include <thread>
-#include <utility>
 
 #include "graph_core.hpp"
 #include "graph_share.hpp"
@@ -372,8 +371,8 @@ void GraphIndex::Core::train_now(std::size_t threads) {
                                          [&](Slot a, Slot b) { return *norms->row(a) < *norms->row(b); });
     std::iter_swap(order.begin(), middle);
     // The last ones are queries before they are nodes.
-    const auto [linked, held] = std::pair(std::span(order).first(order.size() - Calibration::queries),
-                                          std::span(order).last(Calibration::queries));
+    const auto held = std::span(order).last(std::min(calibration_queries(), order.size() / 2));
+    const auto linked = std::span(order).first(order.size() - held.size());
     link_all(linked, threads);
     std::sort(held.begin(), held.end());
     calibrate(held, held, threads);

@@ -38,12 +38,24 @@ void GraphIndex::Core::measure_effort(Context& context, Slot slot, std::span<con
         }
         // Slots that there are too few of count as found.
         hits[step] += static_cast<std::uint32_t>(answers - there);
+        if (hits[step] == answers) {
+            // More effort finds them too.
+            std::fill(hits.begin() + static_cast<std::ptrdiff_t>(step), hits.end(), static_cast<std::uint32_t>(answers));
+            break;
+        }
     }
+}
+
+// So many queries are enough for a graph of that size: more make it surer and take longer.
+std::size_t GraphIndex::Core::calibration_queries() const {
+    constexpr std::size_t per_query = 200;
+    return std::clamp(live_count.load(std::memory_order_relaxed) / per_query, std::size_t{64}, std::size_t{256});
 }
 
 // Takes new vectors as queries until there are enough of them, and then publishes what they gave.
 void GraphIndex::Core::calibrate(std::span<const Slot> slots, std::span<const Slot> others, std::size_t threads) {
-    const std::size_t count = std::min(slots.size(), Calibration::queries - calibration.measured);
+    const std::size_t wanted = calibration_queries();
+    const std::size_t count = std::min(slots.size(), wanted - std::min(wanted, calibration.measured));
     std::mutex mutex;
     share(count, threads, contexts, [&](Context& context, std::size_t i) {
         std::array<std::uint32_t, Calibration::steps> hits{};
@@ -54,13 +66,15 @@ void GraphIndex::Core::calibrate(std::span<const Slot> slots, std::span<const Sl
         }
     });
     calibration.measured += count;
-    if (calibration.measured < Calibration::queries) {
+    if (calibration.measured < wanted) {
         return;
     }
+    const auto all = static_cast<float>(answers * calibration.measured);
     float recall = 0.0F;
     for (std::size_t step = 0; step < Calibration::steps; ++step) {
-        const auto all = static_cast<float>(answers * Calibration::queries);
-        recall = std::max(recall, static_cast<float>(calibration.hits[step]) / all);
+        // Less what chance may have added: one standard error.
+        const float share = static_cast<float>(calibration.hits[step]) / all;
+        recall = std::max(recall, share - std::sqrt(share * (1.0F - share) / all));
         calibration.recalls[step].store(recall, std::memory_order_relaxed);
     }
     calibration.hits.fill(0);

@@ -140,7 +140,6 @@ struct Calibration {
     static constexpr std::size_t steps = 14;
     static constexpr std::array<std::uint32_t, steps> efforts = {10, 13, 16, 20, 26, 32, 40, 52,
                                                                  64, 96, 128, 192, 288, 448};
-    static constexpr std::size_t queries = 64;
 
     std::array<std::atomic<float>, steps> recalls{};  // ascending; the last one is 0 before the first measurement
     // Of the writer alone.
@@ -289,6 +288,7 @@ struct GraphIndex::Core {
     // --- graph_calibration.cpp
     void measure_effort(Context& context, Slot slot, std::span<const Slot> others,
                         std::array<std::uint32_t, Calibration::steps>& hits) const;
+    [[nodiscard]] std::size_t calibration_queries() const;
     void calibrate(std::span<const Slot> slots, std::span<const Slot> others, std::size_t threads);
     void calibrate_if_due(std::span<const Slot> slots, std::size_t threads);
 
