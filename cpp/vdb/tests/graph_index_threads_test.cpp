@@ -173,7 +173,7 @@ TEST(GraphIndexThreads, FilteredSearchesGoOnWhileListsAreMadeAnew) {
 TEST(GraphIndexThreads, BatchesAreSpreadOverThreads) {
     std::mt19937 random(5);
     GraphIndex index(dimension, Metric::cosine);
-    std::vector<Slot> slots(3000);
+    std::vector<Slot> slots(1200);
     for (Slot slot = 0; slot < slots.size(); ++slot) {
         slots[slot] = slot;
     }
