@@ -18,6 +18,16 @@ ENGINES = ("sage", "hnswlib", "usearch", "faiss", "svs", "zvec")
 # (data, at least so many times the best peer, so many times hnswlib M=16), at both recalls.
 TARGETS = {"A": (1.3, 3.5), "B": (2.0, 4.0)}
 MEMORY_SHARE_MAX = 0.7  # of hnswlib's, on B
+FILTER_MIN = 1.3  # times the best peer
+CHANGES_MIN = 1.5
+LOSS_MAX = 0.5  # points of recall
+WORKLOADS = ("search", "filter", "churn")
+# The engines of a workload, and which of their variants.
+TAKE_PART = {
+    "filter": {"sage": ["graph-float16"], "hnswlib": ["m16"], "faiss": ["ivf", "flat"]},
+    "churn": {"sage": ["graph-float16"], "hnswlib": ["m16"], "usearch": ["f32"]},
+}
+LEFT_OUT_OF_SEARCH = {"faiss": ["flat"]}
 
 
 def _say(line: str) -> None:
@@ -44,9 +54,15 @@ def _variants(engine: str) -> list[str]:
     return list(json.loads(listed.stdout))
 
 
-def _measure(data: str, engine: str, variant: str, threads: int) -> dict[str, Any] | None:
-    _say(f"{data} {engine} {variant}")
-    done = _script(engine, data, "--variant", variant, "--threads", str(threads))
+def _takes_part(workload: str, engine: str, variant: str) -> bool:
+    if workload == "search":
+        return variant not in LEFT_OUT_OF_SEARCH.get(engine, [])
+    return variant in TAKE_PART[workload].get(engine, [])
+
+
+def _measure(workload: str, data: str, engine: str, variant: str, threads: int) -> dict[str, Any] | None:
+    _say(f"{workload} {data} {engine} {variant}")
+    done = _script(engine, data, "--workload", workload, "--variant", variant, "--threads", str(threads))
     if done.returncode != 0:
         _say(f"{engine} {variant}: failed, {done.stderr.strip()[-500:]}")
         return None
@@ -54,11 +70,29 @@ def _measure(data: str, engine: str, variant: str, threads: int) -> dict[str, An
 
 
 def _best(results: list[dict[str, Any]], key: str) -> float:
-    return max((result[key] for result in results if result[key] is not None), default=0.0)
+    return max((result[key] for result in results if result.get(key) is not None), default=0.0)
 
 
 def judge(data: str, results: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """What of the targets can be said: (what, to reach, reached)."""
+    lines = _judge_searches(data, [r for r in results if r.get("workload", "search") == "search"])
+    for workload, keys, wanted in (
+        ("filter", ("filter_0.01", "filter_0.1"), FILTER_MIN),
+        ("churn", ("upserts_single", "upserts_batch", "changes_single", "changes_batch"), CHANGES_MIN),
+    ):
+        of_it = [r for r in results if r.get("workload") == workload]
+        mine = [r for r in of_it if r["engine"] == "sage"]
+        peers = [r for r in of_it if r["engine"] != "sage"]
+        for key in keys:
+            if mine and _best(peers, key):
+                lines.append((f"{data} {key}: x best peer", wanted, _best(mine, key) / _best(peers, key)))
+        for key in ("lost_0.95", "lost_0.99") if mine and workload == "churn" else ():
+            # As "at least": what is left of the points that may be lost.
+            lines.append((f"{data} {key}: points left of {LOSS_MAX}", 0.0, LOSS_MAX - mine[0][key]))
+    return lines
+
+
+def _judge_searches(data: str, results: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     mine = [result for result in results if result["engine"] == "sage"]
     peers = [result for result in results if result["engine"] != "sage"]
     hnswlib = [r for r in peers if r["engine"] == "hnswlib" and r["variant"] == "m16"]
@@ -82,6 +116,21 @@ def judge(data: str, results: list[dict[str, Any]]) -> list[tuple[str, float, fl
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown, the fastest first."""
+    searches = [result for result in results if result.get("workload", "search") == "search"]
+    text = _search_table(searches) if searches else ""
+    for workload in ("filter", "churn"):
+        of_it = [result for result in results if result.get("workload") == workload]
+        keys = [key for key, value in of_it[0].items() if isinstance(value, float)] if of_it else []
+        if not keys:
+            continue
+        text += "\n| data | engine | " + " | ".join(keys) + " |\n|---|---|" + "---|" * len(keys) + "\n"
+        for result in of_it:
+            values = [f"{result[key]:,.2f}" if result.get(key) is not None else "-" for key in keys]
+            text += f"| {result['data']} | {result['engine']} {result['variant']} | {' | '.join(values)} |\n"
+    return text
+
+
+def _search_table(results: list[dict[str, Any]]) -> str:
     lines = [
         "| data | engine | 0.95 | 0.99 | build s | build CPU s | MB |",
         "|---|---|---|---|---|---|---|",
@@ -101,18 +150,24 @@ def main() -> int:
     parser.add_argument("data", nargs="*", choices=["A", "B", "a", "b", []], help="default: A and B")
     parser.add_argument("--only", action="append", choices=ENGINES, help="this engine; more than once for more")
     parser.add_argument("--variant", action="append", help="only these variants of the peers")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="default: all of them")
     parser.add_argument("--threads", type=int, default=2, help="threads of the builds (default 2)")
     given = parser.parse_args()
     results: list[dict[str, Any]] = []
     engines = {engine: _variants(engine) for engine in given.only or ENGINES}
-    for data in given.data or ["A", "B"]:
-        for engine, variants in engines.items():
-            for variant in variants:
-                if given.variant and engine != "sage" and variant not in given.variant:
-                    continue
-                result = _measure(data, engine, variant, given.threads)
-                if result is not None:
-                    results.append(result)
+    runs = [
+        (workload, data, engine, variant)
+        for workload in given.workload or WORKLOADS
+        for data in given.data or ["A", "B"]
+        for engine, variants in engines.items()
+        for variant in variants
+        if _takes_part(workload, engine, variant)
+        and (engine == "sage" or not given.variant or variant in given.variant)
+    ]
+    for run in runs:
+        result = _measure(*run, given.threads)
+        if result is not None:
+            results.append(result)
     text = table(results)
     missed = 0
     for data in dict.fromkeys(result["data"] for result in results):

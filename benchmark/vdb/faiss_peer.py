@@ -1,4 +1,4 @@
-"""faiss-cpu: HNSW32 with `efConstruction` 200, and IVF-Flat with 1,024 lists."""
+"""faiss-cpu: HNSW32 with `efConstruction` 200, IVF-Flat with 1,024 lists, and flat; filters by `IDSelectorBitmap`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 import vector_data as data
+from numpy.typing import NDArray
 from vector_contract import K, run_engine
 
 
@@ -23,6 +24,23 @@ class Faiss:
 
     def ids(self, answer: Any) -> Sequence[int]:
         return answer[1][0]
+
+
+class Filtered(Faiss):
+    """With a filter: the bits of the rows."""
+
+    def __init__(self, shape: data.Shape) -> None:
+        super().__init__(shape)
+        self._bits: Any = None
+        self._selector: Any = None
+        self._parameters: Any = None
+
+    def allow(self, allowed: NDArray[np.bool_]) -> None:
+        self._bits = np.packbits(allowed, bitorder="little")
+        self._selector = faiss.IDSelectorBitmap(self._bits)
+
+    def search_allowed(self, query: data.Floats) -> Any:
+        return self._index.search(query[None], K, params=self._parameters)
 
 
 class Hnsw(Faiss):
@@ -40,7 +58,7 @@ class Hnsw(Faiss):
         self._index.hnsw.efSearch = effort
 
 
-class Ivf(Faiss):
+class Ivf(Filtered):
     def build(self, rows: data.Floats, threads: int) -> None:
         faiss.omp_set_num_threads(threads)
         quantizer = faiss.IndexFlat(self._shape.dimension, self._metric)
@@ -57,7 +75,23 @@ class Ivf(Faiss):
     def set_effort(self, effort: int) -> None:
         faiss.omp_set_num_threads(1)
         self._index.nprobe = effort
+        if self._selector is not None:
+            self._parameters = faiss.SearchParametersIVF(sel=self._selector, nprobe=effort)
+
+
+class Flat(Filtered):
+    def build(self, rows: data.Floats, threads: int) -> None:
+        self._index = faiss.IndexFlat(self._shape.dimension, self._metric)
+        self._index.add(np.asarray(rows))
+
+    def efforts(self) -> Sequence[int]:
+        return [1]
+
+    def set_effort(self, effort: int) -> None:
+        faiss.omp_set_num_threads(1)
+        if self._selector is not None:
+            self._parameters = faiss.SearchParameters(sel=self._selector)
 
 
 if __name__ == "__main__":
-    sys.exit(run_engine("faiss", "faiss-cpu", {"hnsw32": Hnsw, "ivf": Ivf}))
+    sys.exit(run_engine("faiss", "faiss-cpu", {"hnsw32": Hnsw, "ivf": Ivf, "flat": Flat}))

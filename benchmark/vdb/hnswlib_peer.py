@@ -8,14 +8,21 @@ from functools import partial
 from typing import Any
 
 import hnswlib
+import numpy as np
 import vector_data as data
+from numpy.typing import NDArray
 from vector_contract import K, run_engine
 
 
 class Hnswlib:
+    """Rows are updated in place under their labels. Its filter is a function of Python, called for each candidate."""
+
+    searches_meanwhile = False  # "add_items is not thread-safe with knn_query"
+
     def __init__(self, shape: data.Shape, links: int) -> None:
         self._links = links
         self._index = hnswlib.Index(space="ip" if shape.metric == "cosine" else "l2", dim=shape.dimension)
+        self._allowed: list[bool] = []
 
     def build(self, rows: data.Floats, threads: int) -> None:
         self._index.init_index(max_elements=len(rows), M=self._links, ef_construction=200)
@@ -33,6 +40,22 @@ class Hnswlib:
 
     def ids(self, answer: Any) -> Sequence[int]:
         return answer[0][0]
+
+    def allow(self, allowed: NDArray[np.bool_]) -> None:
+        self._allowed = allowed.tolist()
+
+    def search_allowed(self, query: data.Floats) -> Any:
+        try:
+            return self._index.knn_query(query, k=K, filter=self._allowed.__getitem__)
+        except RuntimeError:  # it found fewer than k
+            return (np.full((1, K), -1),)
+
+    def upsert(self, ids: NDArray[np.int64], rows: data.Floats) -> None:
+        self._index.add_items(rows, ids, num_threads=1)
+
+    def delete(self, ids: NDArray[np.int64]) -> None:
+        for label in ids.tolist():
+            self._index.mark_deleted(label)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import vector_data as data
+from numpy.typing import NDArray
 from usearch.index import Index
 from vector_contract import K, run_engine
 
 
 class Usearch:
+    searches_meanwhile = False  # its removals are not safe beside searches
+
     def __init__(self, shape: data.Shape, dtype: str) -> None:
         metric = "ip" if shape.metric == "cosine" else "l2sq"
         self._index = Index(ndim=shape.dimension, metric=metric, dtype=dtype, connectivity=32, expansion_add=200)
@@ -32,6 +35,13 @@ class Usearch:
 
     def ids(self, answer: Any) -> Sequence[int]:
         return answer.keys
+
+    def upsert(self, ids: NDArray[np.int64], rows: data.Floats) -> None:
+        self.delete(ids)
+        self._index.add(ids.astype(np.uint64), rows, threads=1)
+
+    def delete(self, ids: NDArray[np.int64]) -> None:
+        self._index.remove(ids.astype(np.uint64))
 
 
 if __name__ == "__main__":

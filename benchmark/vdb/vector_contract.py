@@ -1,6 +1,6 @@
 """How an engine is measured: build, then one query per call through its Python interface, at rising effort.
 
-    python benchmark/vdb/<engine>_peer.py DATA [--variant NAME] [--threads 2] [--core 1]
+    python benchmark/vdb/<engine>_peer.py DATA [--workload search] [--variant NAME] [--threads 2] [--core 1]
     python benchmark/vdb/<engine>_peer.py --list
 
 The last line of stdout is one JSON object. Exit codes: 0 measured, 1 the engine failed or its answers are bad,
@@ -82,10 +82,15 @@ def interpolate(sweep: Sequence[Mapping[str, float]], recall: float) -> float | 
     return None
 
 
-def sweep(engine: Engine, dataset: data.DataSet) -> list[dict[str, float]]:
+def pin(core: int) -> None:
+    """The calling thread alone on that core: pools of the engine may have threads of their own, which now sleep."""
+    os.sched_setaffinity(0, {core} & os.sched_getaffinity(0) or os.sched_getaffinity(0))
+
+
+def sweep(engine: Engine, dataset: data.DataSet, rounds: int = ROUNDS) -> list[dict[str, float]]:
     """Rates and recalls by effort.
 
-    The rate of an effort is that of the best of `ROUNDS` passes over all queries: what others do on the machine only
+    The rate of an effort is that of the best of `rounds` passes over all queries: what others do on the machine only
     slows. `qps` goes by the CPU time of the process, all its threads together: on a quiet core that is the time
     that passes (`wall_qps`), and on a busy one it is what can still be compared.
     """
@@ -100,7 +105,7 @@ def sweep(engine: Engine, dataset: data.DataSet) -> list[dict[str, float]]:
         if recall < RECALL_LEAST:
             continue
         walls, seconds = [], []
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             wall, start = perf_counter(), process_time()
             for query in queries:
                 search(query)
@@ -127,8 +132,7 @@ def measure(engine: Engine, dataset: data.DataSet, threads: int, core: int) -> d
     engine.build(rows, threads)
     build_seconds, build_cpu_seconds = perf_counter() - start, process_time() - started
     after = private_mb()
-    # The calling thread alone: pools of the engine may have threads of their own, which now sleep.
-    os.sched_setaffinity(0, {core} & os.sched_getaffinity(0) or os.sched_getaffinity(0))
+    pin(core)
     points = sweep(engine, dataset)
     return {
         "build_seconds": round(build_seconds, 2),
@@ -145,6 +149,7 @@ def run_engine(name: str, distribution: str | None, variants: Mapping[str, Calla
     parser = argparse.ArgumentParser(description=f"the vector benchmark on {name}")
     parser.add_argument("data", nargs="?", choices=sorted(data.SHAPES))
     parser.add_argument("--list", action="store_true", help="print the variants as JSON")
+    parser.add_argument("--workload", choices=["search", "filter", "churn"], default="search")
     parser.add_argument("--variant", choices=list(variants), default=next(iter(variants)))
     parser.add_argument("--threads", type=int, default=2, help="threads of the build (default 2)")
     parser.add_argument("--core", type=int, default=1, help="the core that the queries run on (default 1)")
@@ -156,8 +161,11 @@ def run_engine(name: str, distribution: str | None, variants: Mapping[str, Calla
         parser.error("a data set must be named, and --threads must be >= 1")
     dataset = data.load(given.data)
     engine = variants[given.variant](dataset.shape)
-    result = measure(engine, dataset, given.threads, given.core)
-    if not result["sweep"]:
+    # Imported here: that module needs this one.
+    from vector_workloads import WORKLOADS
+
+    result = WORKLOADS.get(given.workload, measure)(engine, dataset, given.threads, given.core)
+    if not result.get("sweep", True):
         print(f"{name} {given.variant}: no effort reached a recall of {RECALL_LEAST}", file=sys.stderr)
         return 1
     line = {
@@ -165,6 +173,7 @@ def run_engine(name: str, distribution: str | None, variants: Mapping[str, Calla
         "variant": given.variant,
         "version": None if distribution is None else metadata.version(distribution),
         "data": given.data,
+        "workload": given.workload,
         **result,
     }
     print(json.dumps(line), flush=True)

@@ -253,6 +253,15 @@ void bind_graph_index(py::module_& module) {
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("effort") = 64,
              py::arg("allowed") = py::none(), py::arg("threads") = 1,
              "The best of each query: slots int64 and scores float32, best first.")
+        .def(
+            "effort_for",
+            [](const GraphIndex& index, double recall, std::int64_t k) {
+                if (!(recall > 0.0 && recall <= 1.0)) {
+                    throw InvalidArgument("recall must be above 0 and at most 1, got " + std::to_string(recall));
+                }
+                return index.effort_for(recall, at_least(k, 1, "k"));
+            },
+            py::arg("recall"), py::arg("k") = 10, "The effort measured to find that share of the best k; 0: not known.")
         .def("get", &get, py::arg("slot"), "The vector of a slot as it is stored.")
         .def("stats", &stats, "Counts and sizes by name.")
         .def("save", &save, "The whole index as bytes.")

@@ -370,7 +370,14 @@ void GraphIndex::Core::train_now(std::size_t threads) {
     const auto middle = std::min_element(order.begin(), order.end(),
                                          [&](Slot a, Slot b) { return *norms->row(a) < *norms->row(b); });
     std::iter_swap(order.begin(), middle);
-    link_all(order, threads);
+    // The last ones are queries before they are nodes.
+    const auto held = std::span(order).last(std::min(calibration_queries(), order.size() / 2));
+    const auto linked = std::span(order).first(order.size() - held.size());
+    link_all(linked, threads);
+    std::sort(held.begin(), held.end());
+    calibrate(held, held, threads);
+    link_all(held, threads);
+    partition_all(threads);
     trained.store(true, std::memory_order_release);
 }
 
@@ -396,7 +403,12 @@ void GraphIndex::Core::insert(std::span<const Slot> slots, std::span<const float
         states.row(slots[i])->store(ready ? present : present | live, std::memory_order_release);
     });
     if (ready) {
+        if (owned_partition != nullptr) {
+            partition_add(*owned_partition, slots, threads);
+        }
+        calibrate_if_due(slots, threads);
         link_all(slots, threads);
+        partition_all(threads);
         return;
     }
     live_count.fetch_add(slots.size(), std::memory_order_relaxed);

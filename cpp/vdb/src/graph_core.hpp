@@ -1,7 +1,7 @@
 // What the graph index is made of. Internal; see graph_index.hpp for what it promises.
 //
-// graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_file.cpp saves and loads,
-// graph_index.cpp is the face.
+// graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_partition.cpp keeps the lists of
+// searches with a filter, graph_calibration.cpp measures which effort gives which recall, graph_file.cpp saves and loads, graph_index.cpp is the face.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "graph_partition.hpp"
 #include "graph_transform.hpp"
 #include "sage/common/aligned.hpp"
 #include "sage/common/codes.hpp"
@@ -93,9 +94,27 @@ private:
     std::vector<Slot> met_;
 };
 
+// Codes that are on their way from memory, of a search that looks at many.
+struct ScanBlock {
+    static constexpr std::size_t room = 128;
+    std::size_t size = 0;
+    std::array<const std::uint8_t*, room> codes;
+    std::array<float, room> norms;
+    std::array<Slot, room> slots;
+};
+
+// How much a search with a filter looks at.
+struct ScanLimits {
+    bool all;                    // the codes of all allowed slots, and no lists
+    std::size_t lists;           // at least so many
+    std::size_t codes;           // at least so many, of allowed slots
+    std::size_t lists_expected;  // to give so many codes
+};
+
 // What one search needs, kept between searches.
 struct Context {
     Pool pool;
+    Pool near_lists;
     Visited visited;
     CodeQuery query;
     TransformBuffers buffers;
@@ -104,6 +123,7 @@ struct Context {
     std::vector<const std::uint8_t*> codes;
     std::vector<std::int32_t> products;
     std::vector<Slot> detours;
+    std::array<ScanBlock, 2> blocks;
     std::vector<float> scores;
     std::vector<Candidate> ranked;
     // Of the building threads.
@@ -113,6 +133,19 @@ struct Context {
     std::vector<float> occlusion;
     std::vector<Slot> chosen;
     std::vector<Slot> skipped;
+};
+
+// The recall of some efforts, for 10 answers.
+struct Calibration {
+    static constexpr std::size_t steps = 14;
+    static constexpr std::array<std::uint32_t, steps> efforts = {10, 13, 16, 20, 26, 32, 40, 52,
+                                                                 64, 96, 128, 192, 288, 448};
+
+    std::array<std::atomic<float>, steps> recalls{};  // ascending; the last one is 0 before the first measurement
+    // Of the writer alone.
+    std::array<std::uint32_t, steps> hits{};
+    std::size_t measured = 0;  // queries so far
+    std::size_t changes = 0;   // since the last measurement ended
 };
 
 // Contexts that are not in use. Taking and giving back never waits.
@@ -168,10 +201,14 @@ struct GraphIndex::Core {
     std::unique_ptr<SlotArray<float>> norms;
     std::unique_ptr<SlotArray<Links>> links;
     std::atomic<Slot> entry{no_slot};
+    std::atomic<const Partition*> partition{nullptr};
 
     std::atomic<std::size_t> live_count{0};
+    std::atomic<std::size_t> removed_count{0};  // of those that are still linked
     mutable Epochs epochs;
     mutable ContextPool contexts;
+
+    Calibration calibration;
 
     // Of the writer alone.
     struct Retired {
@@ -180,17 +217,34 @@ struct GraphIndex::Core {
     };
     std::vector<Slot> removed;   // not yet doomed
     std::vector<Slot> unlinking; // doomed
-    Slot sweep_at = 0;
+    std::size_t bypassed = 0;    // of them, have been linked past
+    Slot sweep_at = 0;           // the next node to look at
     bool sweeping = false;
     std::deque<Retired> retired;
     std::vector<Slot> freed;     // for take_free()
+    std::unique_ptr<Partition> owned_partition;
+    struct RetiredPartition {
+        std::unique_ptr<Partition> owned;
+        Epochs::Ticket ticket;
+    };
+    std::deque<RetiredPartition> retired_partitions;
 
     // --- graph_search.cpp
     std::size_t search(std::span<const float> query, std::size_t k, std::size_t effort, Slot* slots, float* scores,
                        const std::span<const std::uint64_t>* allowed) const;
     void walk(Context& context, std::size_t effort, std::vector<Candidate>* followed) const;
-    void walk_filtered(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const;
-    void scan(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const;
+    [[nodiscard]] std::size_t ranked_of(std::size_t k) const;
+    [[nodiscard]] ScanLimits plan_scan(std::size_t keep, std::size_t effort, double count, std::size_t words,
+                                       const Partition& from) const;
+    void scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+              std::span<const std::uint64_t> allowed) const;
+    class BlockScan;
+    void scan_live(Context& context, Slot slot, std::span<const Slot> others) const;
+    void scan_all(Context& context, std::span<const std::uint64_t> allowed) const;
+    void scan_lists(Context& context, const ScanLimits& limits, const Partition& from,
+                    std::span<const std::uint64_t> allowed) const;
+    void score_lists(Context& context, const Partition& from) const;
+    void sort_lists(Context& context, std::size_t count) const;
     void score_batch(Context& context) const;
     std::size_t rank(Context& context, std::size_t k, Slot* slots, float* scores) const;
     std::size_t search_all(Context& context, std::size_t k, Slot* slots, float* scores,
@@ -223,6 +277,7 @@ struct GraphIndex::Core {
     void sweep(std::size_t nodes);
     void sweep_all(std::size_t threads);
     void end_sweep();
+    void bypass(Context& context, Slot slot);
     void repair(Context& context, Slot slot);
     void candidates_behind(Context& context, Slot slot, std::vector<Candidate>& found) const;
     [[nodiscard]] bool is_hidden(Context& context, const Candidate& candidate, std::span<const Slot> chosen) const;
@@ -230,10 +285,24 @@ struct GraphIndex::Core {
     void choose_entry();
     [[nodiscard]] std::size_t room_after_thinning() const { return options.degree - options.degree / 4; }
 
+    // --- graph_calibration.cpp
+    void measure_effort(Context& context, Slot slot, std::span<const Slot> others,
+                        std::array<std::uint32_t, Calibration::steps>& hits) const;
+    [[nodiscard]] std::size_t calibration_queries() const;
+    void calibrate(std::span<const Slot> slots, std::span<const Slot> others, std::size_t threads);
+    void calibrate_if_due(std::span<const Slot> slots, std::size_t threads);
+
+    // --- graph_partition.cpp
+    [[nodiscard]] std::size_t nearest_centre(Context& context, Slot slot, const Partition& of) const;
+    [[nodiscard]] std::unique_ptr<Partition> choose_centres(std::span<const Slot> nodes, std::size_t threads);
+    void partition_add(Partition& into, std::span<const Slot> slots, std::size_t threads);
+    void partition_all(std::size_t threads);
+
     // --- graph_file.cpp
     [[nodiscard]] std::vector<std::byte> save() const;
     [[nodiscard]] static std::unique_ptr<Core> load(std::span<const std::byte> bytes);
-    void read_graph(FileReader& in, const FileHeader& header, std::span<const Slot> kept, std::size_t lives);
+    void read_graph(FileReader& in, const FileHeader& header, std::span<const Slot> kept, std::size_t lives,
+                    std::uint32_t found_version);
 };
 
 }  // namespace sage::vdb

@@ -4,6 +4,7 @@
 //   a byte of state for each slot: 0 free, 1 removed, 3 live
 //   the rows of all slots that are not free, in ascending order
 //   if trained: step, longest, energy, entry, code_dimension, mean, basis
+//     the recall of each effort of Calibration, changes since
 //     and for all slots that are not free: codes (without padding), then links (degree of them, ~0 for none)
 #include <algorithm>
 #include <bit>
@@ -21,7 +22,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the format is little endian");
 
 constexpr char magic[8] = {'S', 'A', 'G', 'E', 'G', 'R', 'P', 'H'};
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version_least = 1;  // without the recalls
 
 struct Learned {
     float step;
@@ -147,6 +149,10 @@ std::vector<std::byte> GraphIndex::Core::save() const {
                     transform.code_dimension, transform.basis.size()});
     out.put(transform.mean.data(), transform.mean.size());
     out.put(transform.basis.data(), transform.basis.size());
+    for (const std::atomic<float>& recall : calibration.recalls) {
+        out.put(recall.load(std::memory_order_relaxed));
+    }
+    out.put(std::uint64_t{calibration.changes});
     for (const Slot slot : kept) {
         out.put(codes->row(slot), transform.code_dimension);
     }
@@ -197,8 +203,10 @@ std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::by
     char begin[sizeof magic];
     in.get(begin, sizeof begin);
     require(std::equal(std::begin(begin), std::end(begin), std::begin(magic)), "it does not begin as one");
-    if (const auto found = in.get<std::uint32_t>(); found != version) {
-        refuse("its version is " + std::to_string(found) + ", this program reads version " + std::to_string(version));
+    const auto found_version = in.get<std::uint32_t>();
+    if (found_version < version_least || found_version > version) {
+        refuse("its version is " + std::to_string(found_version) + ", this program reads versions up to " +
+               std::to_string(version));
     }
     const auto header = in.get<FileHeader>();
     require(header.metric <= static_cast<std::uint32_t>(Metric::l2), "its metric is unknown");
@@ -255,16 +263,28 @@ std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::by
         return core;
     }
 
-    core->read_graph(in, header, kept, lives);
+    core->removed_count.store(core->removed.size(), std::memory_order_relaxed);
+    core->read_graph(in, header, kept, lives, found_version);
     return core;
 }
 
 // What follows the rows in the file of a trained index.
 void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std::span<const Slot> kept,
-                                  std::size_t lives) {
+                                  std::size_t lives, std::uint32_t found_version) {
     const Slot last = slot_end.load(std::memory_order_relaxed);
     Slot start = no_slot;
     transform = read_transform(in, header, metric, start);
+    if (found_version >= 2) {
+        float least = 0.0F;
+        for (std::atomic<float>& recall : calibration.recalls) {
+            const auto value = in.get<float>();
+            require(value >= least && value <= 1.0F, "a recall falls with the effort or is no share");
+            least = value;
+            recall.store(value, std::memory_order_relaxed);
+        }
+        calibration.changes = in.get<std::uint64_t>();
+        require(calibration.changes <= std::uint64_t{1} << 62U, "it speaks of more changes than there can be");
+    }
     in.require_left(kept.size(), transform.code_dimension + options.degree * sizeof(Slot));
     require(in.left() == kept.size() * (transform.code_dimension + options.degree * sizeof(Slot)),
             "bytes follow behind its end");
@@ -297,6 +317,7 @@ void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std:
         write_links(slot, {row.begin(), used});
     }
     entry.store(start, std::memory_order_relaxed);
+    partition_all(1);
     trained.store(true, std::memory_order_release);
 }
 

@@ -298,7 +298,25 @@ GraphStats GraphIndex::stats() const {
         }
     }
     stats.memory_bytes = end * per_slot + core.transform.basis.size() * 5;
+    const Epochs::Guard guard = core.epochs.enter();
+    if (const Partition* lists = core.partition.load(std::memory_order_acquire); lists != nullptr) {
+        stats.memory_bytes += lists->memory_bytes();
+    }
     return stats;
+}
+
+std::string GraphIndex::explain_filter(std::size_t allowed, std::size_t k, std::size_t effort) const {
+    const Epochs::Guard guard = core_->epochs.enter();
+    const Partition* lists = core_->partition.load(std::memory_order_acquire);
+    if (lists == nullptr) {
+        return "the graph scores all allowed vectors";
+    }
+    const std::size_t words = (core_->slot_end.load(std::memory_order_acquire) + 63) / 64;
+    const ScanLimits limits = core_->plan_scan(core_->ranked_of(k), std::max(effort, k),
+                                               static_cast<double>(allowed), words, *lists);
+    return limits.all ? "the graph looks at the codes of all allowed vectors"
+                      : "the graph looks at the codes of allowed vectors in the lists nearest to the query, about " +
+                            std::to_string(limits.lists_expected) + " of " + std::to_string(lists->lists());
 }
 
 std::vector<std::byte> GraphIndex::save() const { return core_->save(); }

@@ -13,13 +13,18 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 // Of so many of the best candidates the links are fetched before their turn comes.
 constexpr std::size_t links_ahead = 3;
-// Below that many allowed slots per candidate kept it is cheaper to look at all of them.
-constexpr std::size_t scan_per_effort = 100;
-constexpr std::size_t scan_min = 4000;
-// So many allowed neighbours, direct or next but one, are enough of one node.
-constexpr std::size_t detour_enough = 32;
-constexpr std::size_t detours_ahead = 4;
-constexpr std::size_t batch_max = 256;
+// Of the lists with the nearest centres a search with a filter looks into two and one per so much effort, or more until
+// it has met so many allowed slots per candidate kept.
+constexpr std::size_t lists_per_effort = 4;
+constexpr std::size_t codes_per_effort = 8;
+// They are fewer where fewer slots are allowed than this share, by the square root of the quotient.
+constexpr double share_of_full_effort = 0.1;
+constexpr double fewer_min = 0.2;
+// What it takes, in entries of a list that are looked at: a word of the bitmap, a cache line of a centre and of a code.
+constexpr double word_cost = 2.0;
+constexpr double centre_line_cost = 2.0;
+constexpr double code_line_cost = 2.5;
+constexpr std::size_t words_per_sample = 8;
 
 void prefetch(const void* from, std::size_t bytes) {
     const char* at = static_cast<const char*>(from);
@@ -191,104 +196,183 @@ void GraphIndex::Core::walk(Context& context, std::size_t effort, std::vector<Ca
     }
 }
 
-// The same over allowed nodes alone. A node that is not allowed is stepped over: its neighbours stand in for it, as
-// long as there are few (the idea of Patel et al., "ACORN", SIGMOD 2024).
-void GraphIndex::Core::walk_filtered(Context& context, std::size_t effort,
-                                     std::span<const std::uint64_t> allowed) const {
-    Pool& pool = context.pool;
-    pool.reset(effort);
-    context.visited.reset(slot_end.load(std::memory_order_acquire));
-    const Slot start = entry.load(std::memory_order_acquire);
-    if (start == no_slot) {
-        return;
+// Offers the pool codes. While those of a block are on their way from memory, the block before is scored.
+class GraphIndex::Core::BlockScan {
+public:
+    BlockScan(const Core& core, Context& context)
+        : core_(core), context_(context), filling_(context.blocks.data()), waiting_(filling_ + 1) {
+        filling_->size = 0;
+        waiting_->size = 0;
+        limit_ = context.pool.limit();
     }
-    const std::size_t width = links->stride();
-    const auto visit = [&](Slot neighbour) {
-        if (context.visited.covers(neighbour) && context.visited.add(neighbour) && is(neighbour, live)) {
-            prefetch_code(neighbour);
-            context.batch.push_back(neighbour);
+    void add(Slot slot) {
+        const std::uint8_t* code = core_.codes->row(slot);
+        for (std::size_t line = 0; line < core_.transform.stride; line += cache_line_bytes) {
+            __builtin_prefetch(code + line);
         }
-    };
-    Slot slot = start;
-    context.batch.clear();
-    if (is_allowed(allowed, start)) {
-        visit(start);
+        filling_->codes[filling_->size] = code;
+        filling_->norms[filling_->size] = *core_.norms->row(slot);
+        filling_->slots[filling_->size] = slot;
+        if (++filling_->size == ScanBlock::room) {
+            score(*waiting_);
+            std::swap(filling_, waiting_);
+            filling_->size = 0;
+        }
     }
-    for (;;) {
-        context.detours.clear();
-        const Links* row = links->row(slot);
-        for (std::size_t i = 0; i < width; ++i) {
-            const Slot neighbour = row[i].load(std::memory_order_acquire);
-            if (neighbour == no_slot) {
-                break;
-            }
-            if (is_allowed(allowed, neighbour)) {
-                visit(neighbour);
-            } else if (context.visited.covers(neighbour)) {
-                context.detours.push_back(neighbour);
-            }
-        }
-        for (std::size_t at = 0; at < context.detours.size() && context.batch.size() < detour_enough; ++at) {
-            // Few of them are taken as a rule, so only some are fetched ahead, and each is taken once in a search.
-            if (at + detours_ahead < context.detours.size()) {
-                prefetch(links->row(context.detours[at + detours_ahead]), width * sizeof(Links));
-            }
-            if (!context.visited.add(context.detours[at])) {
-                continue;
-            }
-            const Links* next = links->row(context.detours[at]);
-            for (std::size_t i = 0; i < width; ++i) {
-                const Slot neighbour = next[i].load(std::memory_order_acquire);
-                if (neighbour == no_slot) {
-                    break;
-                }
-                if (is_allowed(allowed, neighbour)) {
-                    visit(neighbour);
-                }
+    void finish() {
+        score(*waiting_);
+        score(*filling_);
+    }
+
+private:
+    void score(const ScanBlock& block) {
+        const Transform& transform = core_.transform;
+        const CodeQuery& query = context_.query;
+        std::array<std::int32_t, ScanBlock::room> products;
+        core_.kernels.byte_product_rows(query.bytes.data(), block.codes.data(), block.size, transform.stride,
+                                        products.data());
+        const float factor = 2.0F * transform.step * query.step;
+        for (std::size_t i = 0; i < block.size; ++i) {
+            const float cost = block.norms[i] - factor * static_cast<float>(products[i] - query.offset);
+            // Few get so far; states are looked at for them alone.
+            if (cost < limit_ && core_.is(block.slots[i], live)) {
+                context_.pool.insert(cost, block.slots[i]);
+                limit_ = context_.pool.limit();
             }
         }
-        score_batch(context);
-        for (std::size_t i = 0; i < context.batch.size(); ++i) {
-            if (context.scores[i] < pool.limit() &&
-                pool.insert(context.scores[i], context.batch[i]) < pool.next() + links_ahead) {
-                prefetch(links->row(context.batch[i]), width * sizeof(Links));
-            }
-        }
-        context.batch.clear();
-        slot = pool.follow_next();
-        if (slot == no_slot) {
-            return;
+    }
+
+    const Core& core_;
+    Context& context_;
+    ScanBlock* filling_;
+    ScanBlock* waiting_;
+    float limit_;
+};
+
+// Costs of the centres, into context.scores.
+void GraphIndex::Core::score_lists(Context& context, const Partition& from) const {
+    const std::size_t lists = from.lists();
+    context.products.resize(lists);
+    kernels.byte_product_rows(context.query.bytes.data(), from.centre_rows().data(), lists, transform.stride,
+                              context.products.data());
+    const float factor = 2.0F * transform.step * context.query.step;
+    context.scores.resize(lists);
+    for (std::size_t list = 0; list < lists; ++list) {
+        context.scores[list] = from.centre_norms()[list] -
+                               factor * static_cast<float>(context.products[list] - context.query.offset);
+    }
+}
+
+// The nearest lists in order, by context.scores, into context.near_lists.
+void GraphIndex::Core::sort_lists(Context& context, std::size_t count) const {
+    Pool& pool = context.near_lists;
+    pool.reset(std::min(count, context.scores.size()));
+    float limit = pool.limit();
+    for (std::size_t list = 0; list < context.scores.size(); ++list) {
+        if (context.scores[list] < limit) {
+            pool.insert(context.scores[list], static_cast<Slot>(list));
+            limit = pool.limit();
         }
     }
 }
 
-// Looks at the codes of all allowed slots.
-void GraphIndex::Core::scan(Context& context, std::size_t effort, std::span<const std::uint64_t> allowed) const {
-    context.pool.reset(effort);
-    const std::size_t end = slot_end.load(std::memory_order_acquire);
-    const auto flush = [&] {
-        score_batch(context);
-        for (std::size_t i = 0; i < context.batch.size(); ++i) {
-            if (context.scores[i] < context.pool.limit()) {
-                context.pool.insert(context.scores[i], context.batch[i]);
-            }
+// Looks at the codes of all live slots but `slot` and `others`, which are sorted.
+void GraphIndex::Core::scan_live(Context& context, Slot slot, std::span<const Slot> others) const {
+    BlockScan scan(*this, context);
+    const Slot end = slot_end.load(std::memory_order_acquire);
+    for (Slot at = 0; at < end; ++at) {
+        if (at != slot && is(at, live) && !std::binary_search(others.begin(), others.end(), at)) {
+            scan.add(at);
         }
-        context.batch.clear();
-    };
-    context.batch.clear();
-    for (std::size_t word = 0; word < std::min(allowed.size(), (end + 63) / 64); ++word) {
+    }
+    scan.finish();
+}
+
+// Looks at the codes of all allowed slots.
+void GraphIndex::Core::scan_all(Context& context, std::span<const std::uint64_t> allowed) const {
+    BlockScan scan(*this, context);
+    const std::size_t end = slot_end.load(std::memory_order_acquire);
+    const std::size_t words = std::min(allowed.size(), (end + 63) / 64);
+    for (std::size_t word = 0; word < words; ++word) {
         for (std::uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
-            const std::size_t slot = word * 64 + static_cast<std::size_t>(std::countr_zero(bits));
-            if (slot < end && is(static_cast<Slot>(slot), live)) {
-                prefetch_code(static_cast<Slot>(slot));
-                context.batch.push_back(static_cast<Slot>(slot));
-                if (context.batch.size() == batch_max) {
-                    flush();
-                }
+            const auto slot = static_cast<Slot>(word * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+            // Only of a live one the code is there.
+            if (slot < end && is(slot, live)) {
+                scan.add(slot);
             }
         }
     }
-    flush();
+    scan.finish();
+}
+
+// Looks through the lists with the nearest centres for allowed slots, and at their codes.
+void GraphIndex::Core::scan_lists(Context& context, const ScanLimits& limits, const Partition& from,
+                                  std::span<const std::uint64_t> allowed) const {
+    BlockScan scan(*this, context);
+    const std::size_t end = std::min<std::size_t>(slot_end.load(std::memory_order_acquire), 64 * allowed.size());
+    std::array<Slot, Partition::Block::room + 1> met;
+    std::size_t seen = 0;
+    for (std::size_t at = 0; at < from.lists() && (seen < limits.codes || at < limits.lists); ++at) {
+        if (at == context.near_lists.candidates().size()) {
+            sort_lists(context, 4 * at);
+        }
+        from.each_block(context.near_lists.candidates()[at].slot(), [&](const Partition::Block& block) {
+            // Written without branches: which of them are allowed nobody can foretell.
+            std::size_t count = 0;
+            for (const std::atomic<Slot>& place : block.slots) {
+                const Slot slot = place.load(std::memory_order_acquire);
+                const bool known = slot < end;
+                met[count] = slot;
+                count += (allowed[known ? slot / 64 : 0] >> (slot % 64)) & static_cast<std::uint64_t>(known);
+            }
+            seen += count;
+            for (std::size_t i = 0; i < count; ++i) {
+                scan.add(met[i]);
+            }
+        });
+    }
+    scan.finish();
+}
+
+// How a search goes about a filter that allows about `count` slots and has so many words.
+ScanLimits GraphIndex::Core::plan_scan(std::size_t keep, std::size_t effort, double count, std::size_t words,
+                                       const Partition& from) const {
+    const auto lists = static_cast<double>(from.lists());
+    const double size = static_cast<double>(live_count.load(std::memory_order_relaxed)) + 1.0;
+    // The fewer are allowed, the larger a share of them has to be looked at, but the smaller a number.
+    const double fewer = std::clamp(std::sqrt(count / (share_of_full_effort * size)), fewer_min, 1.0);
+    ScanLimits limits{};
+    limits.lists = 2 + effort / lists_per_effort;
+    limits.codes = keep + static_cast<std::size_t>(fewer * static_cast<double>(codes_per_effort * effort));
+    // What both ways take, in entries of a list.
+    const auto codes_wanted = static_cast<double>(limits.codes);
+    const double share = std::max(static_cast<double>(limits.lists) / lists, codes_wanted / (count + 1.0));
+    const double lines = static_cast<double>(transform.stride) / static_cast<double>(cache_line_bytes);
+    const double by_lists = share * size + lists * lines * centre_line_cost + codes_wanted * lines * code_line_cost;
+    const double by_all = static_cast<double>(words) * word_cost + count * lines * code_line_cost;
+    limits.all = by_all <= by_lists;
+    limits.lists_expected = static_cast<std::size_t>(std::min(lists, std::ceil(share * lists)));
+    return limits;
+}
+
+// Leaves the best allowed candidates in context.pool.
+void GraphIndex::Core::scan(Context& context, std::size_t keep, std::size_t effort, const Partition& from,
+                            std::span<const std::uint64_t> allowed) const {
+    context.pool.reset(keep);
+    // How many are allowed, from a part of the words.
+    std::size_t sampled = 0;
+    for (std::size_t word = 0; word < allowed.size(); word += words_per_sample) {
+        sampled += static_cast<std::size_t>(std::popcount(allowed[word]));
+    }
+    const auto count = static_cast<double>(sampled * words_per_sample);
+    const ScanLimits limits = plan_scan(keep, effort, count, allowed.size(), from);
+    if (limits.all) {
+        scan_all(context, allowed);
+        return;
+    }
+    score_lists(context, from);
+    sort_lists(context, 4 + limits.lists_expected + limits.lists_expected / 4);
+    scan_lists(context, limits, from, allowed);
 }
 
 // Scores as the caller knows them, from the rows.
@@ -321,12 +405,16 @@ void GraphIndex::Core::exact_scores(Context& context, std::span<const Slot> of, 
     }
 }
 
+// How many candidates are scored exactly for the best k. The codes order all but exactly: what is some places behind the
+// k-th cannot come before it. More of it where they keep less.
+std::size_t GraphIndex::Core::ranked_of(std::size_t k) const {
+    const float lost = std::clamp(1.0F - transform.energy, 0.0F, 1.0F);
+    return k + 4 + k / 8 + static_cast<std::size_t>(20.0F * lost * static_cast<float>(k));
+}
+
 // Scores the best candidates exactly and gives the best k of them.
 std::size_t GraphIndex::Core::rank(Context& context, std::size_t k, Slot* slots, float* scores) const {
-    // The codes order all but exactly: what is some places behind the k-th cannot come before it. More of it where they
-    // keep less.
-    const float lost = std::clamp(1.0F - transform.energy, 0.0F, 1.0F);
-    const std::size_t wanted = k + 4 + k / 8 + static_cast<std::size_t>(20.0F * lost * static_cast<float>(k));
+    const std::size_t wanted = ranked_of(k);
     context.batch.clear();
     for (const Candidate& candidate : context.pool.candidates()) {
         if (context.batch.size() == wanted) {
@@ -399,18 +487,17 @@ std::size_t GraphIndex::Core::search(std::span<const float> query, std::size_t k
     encode_query(transform, metric, context.exact_query.data(), context.query, context.buffers);
     const std::size_t kept = std::max(effort, k);
     if (allowed == nullptr) {
-        walk(context, kept, nullptr);
+        // Removed nodes that are still linked take places among the candidates.
+        const std::size_t live_ones = std::max<std::size_t>(live_count.load(std::memory_order_relaxed), 1);
+        const std::size_t others = std::min(removed_count.load(std::memory_order_relaxed), live_ones);
+        walk(context, kept + (kept * others + live_ones - 1) / live_ones, nullptr);
         return rank(context, k, slots, scores);
     }
-    std::size_t count = 0;
-    for (const std::uint64_t word : *allowed) {
-        count += static_cast<std::size_t>(std::popcount(word));
+    const Partition* lists = partition.load(std::memory_order_acquire);
+    if (lists == nullptr) {
+        return search_all(context, k, slots, scores, allowed);
     }
-    if (count <= std::max(scan_min, scan_per_effort * kept)) {
-        scan(context, kept, *allowed);
-    } else {
-        walk_filtered(context, kept, *allowed);
-    }
+    scan(context, ranked_of(k), kept, *lists, *allowed);
     return rank(context, k, slots, scores);
 }
 

@@ -44,6 +44,12 @@ public:
                                     const Allowed* allowed) const override {
         return search_until(*this, query, radius, effort, allowed);
     }
+    [[nodiscard]] std::size_t effort_for(double recall, std::size_t k) const override {
+        return graph_.effort_for(recall, k);
+    }
+    [[nodiscard]] std::string explain_filter(std::size_t allowed, std::size_t k, std::size_t effort) const override {
+        return graph_.explain_filter(allowed, k, effort);
+    }
     [[nodiscard]] bool contains(Slot slot) const override { return graph_.contains(slot); }
     bool get(Slot slot, std::span<float> vector) const override { return graph_.get(slot, vector); }
     [[nodiscard]] std::size_t size() const override { return graph_.size(); }
@@ -106,6 +112,12 @@ Hits hits_of(const Index& index, std::span<const float> query, std::size_t k, st
 }
 
 }  // namespace
+
+std::size_t Index::effort_for(double /*recall*/, std::size_t /*k*/) const { return 0; }
+
+std::string Index::explain_filter(std::size_t /*allowed*/, std::size_t /*k*/, std::size_t /*effort*/) const {
+    return "the index passes over what is not allowed";
+}
 
 Hits Index::search(std::span<const float> query, std::size_t k, std::size_t effort) const {
     return hits_of(*this, query, k, effort, nullptr);

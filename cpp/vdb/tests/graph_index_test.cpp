@@ -193,6 +193,46 @@ INSTANTIATE_TEST_SUITE_P(EveryMetric, GraphMetrics,
                          ::testing::Values(Metric::cosine, Metric::inner_product, Metric::l2),
                          [](const auto& parameter) { return std::string(metric_name(parameter.param)); });
 
+TEST(GraphIndex, KnowsWhichEffortGivesARecall) {
+    constexpr std::size_t dimension = 32;
+    constexpr std::size_t count = 4000;
+    std::mt19937 random(15);
+    GraphIndex index(dimension, Metric::l2);
+    EXPECT_EQ(index.effort_for(0.9, 10), 0U) << "nothing was measured yet";
+    Reference reference{Metric::l2, dimension, {}};
+    // No clusters, so that little effort does not find all.
+    const auto vectors = random_values(random, count * dimension);
+    index.insert(consecutive(count), vectors, 2);
+    reference.insert(consecutive(count), vectors);
+    const auto queries = random_values(random, 100 * dimension);
+    std::size_t before = 0;
+    for (const double recall : {0.9, 0.95, 0.99}) {
+        const std::size_t effort = index.effort_for(recall, 10);
+        EXPECT_GE(effort, before);
+        before = effort;
+        EXPECT_GE(recall_of(index, reference, queries, 10, effort), recall - 0.04) << effort;
+        EXPECT_GE(index.effort_for(recall, 100), std::max<std::size_t>(effort, 100));
+    }
+    EXPECT_GT(index.effort_for(0.99, 10), index.effort_for(0.5, 10));
+    EXPECT_EQ(GraphIndex::load(index.save()).effort_for(0.95, 10), index.effort_for(0.95, 10));
+    // More than a fifth comes, in small parts: it is measured anew, and other vectors need another effort.
+    const std::size_t before_change = index.effort_for(0.99, 10);
+    const auto more = clustered(random, 4200, dimension);
+    for (std::size_t first = 0; first < 4200; first += 10) {
+        index.insert(consecutive(10, static_cast<Slot>(count + first)), std::span(more).subspan(first * dimension, 10 * dimension));
+    }
+    EXPECT_LT(index.effort_for(0.99, 10), before_change);
+}
+
+TEST(GraphIndex, SaysHowItGoesAboutAFilter) {
+    std::mt19937 random(16);
+    GraphIndex index(8, Metric::l2);
+    EXPECT_NE(index.explain_filter(3, 10, 40).find("scores all"), std::string::npos);
+    index.insert(consecutive(6000), clustered(random, 6000, 8), 2);
+    EXPECT_NE(index.explain_filter(50, 10, 40).find("all allowed"), std::string::npos);
+    EXPECT_NE(index.explain_filter(3000, 10, 10).find("nearest"), std::string::npos);
+}
+
 TEST(GraphIndex, ProjectsWhereTheVectorsLieNearASurface) {
     constexpr std::size_t dimension = 384;
     constexpr std::size_t hidden = 24;

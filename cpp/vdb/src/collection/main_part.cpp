@@ -48,6 +48,9 @@ std::size_t effort_for(const Index& index, double recall, std::size_t k) {
     if (name == "flat") {
         return 1;
     }
+    if (const std::size_t measured = index.effort_for(recall, k); measured != 0) {
+        return measured;
+    }
     const int step = recall <= 0.9 ? 0 : recall <= 0.95 ? 1 : recall <= 0.99 ? 2 : 3;
     if (name == "ivf_flat") {
         // There are about 2 sqrt(n) lists; so many hold 0.9, 0.95, 0.99 of the best on clustered data.
@@ -55,7 +58,7 @@ std::size_t effort_for(const Index& index, double recall, std::size_t k) {
         const double lists = 2.0 * std::sqrt(static_cast<double>(std::max<std::size_t>(1, index.size())));
         return static_cast<std::size_t>(std::lround(std::max(16.0, lists * shares[step])));
     }
-    // Candidates of a graph, for 10 answers of clustered data of 128 dimensions. More answers need more than their
+    // Where nothing was measured: candidates of a graph, for 10 answers of clustered data of 128 dimensions. More answers need more than their
     // number, the better they are to be found.
     static constexpr double graph[] = {40, 64, 200, 500};
     static constexpr double hnsw[] = {60, 120, 350, 800};

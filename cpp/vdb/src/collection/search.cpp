@@ -96,7 +96,9 @@ void Searcher::choose(const Selectivity& estimate) {
         plan_.reason = about + "; from " + share_text(after_share) + " on the answers are searched without the filter and checked";
     } else {
         plan_.kind = FilterPlan::in_index;
-        plan_.reason = about + "; too many to score one by one, too few to search without the filter";
+        const auto allowed = static_cast<std::size_t>(slots);
+        plan_.reason = about + "; too many to score one by one, too few to search without the filter: " +
+                       state_.parts->main->explain_filter(allowed, request_.k, effort(request_.k));
     }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -62,6 +63,10 @@ struct GraphStats {
 // large insert), and for inner_product the greatest length. Vectors that come later and are unlike those cost recall,
 // never correctness of scores.
 //
+// A search with a filter does not walk: it looks at the codes of all allowed slots, or, where these are many, of those in
+// the lists whose centres are nearest to the query (an inverted file over the same codes), going on to further lists
+// until it has met enough allowed ones. So a filter that has nothing to do with the query costs time, not recall.
+//
 // Removal: a removed slot is found no more at once. Searches still walk over it until enough were removed; then its
 // neighbours are linked past it, a few with each change (in the manner of Singh et al., "FreshDiskANN", 2021), and
 // when nothing leads to it any more and the readers of then have left, the slot is free and take_free() names it.
@@ -99,6 +104,13 @@ public:
     // The same into the caller's memory, k of each, without allocating; returns the number of hits.
     std::size_t search(std::span<const float> query, std::size_t k, std::size_t effort, Slot* slots, float* scores,
                        const std::span<const std::uint64_t>* allowed = nullptr) const;
+
+    // The effort that finds about that share of the true best k, measured with vectors that came; 0: not known yet.
+    // Measured when the graph is built and, by vectors on their way in, when a fifth of it has changed.
+    [[nodiscard]] std::size_t effort_for(double recall, std::size_t k) const;
+
+    // How a search goes about a filter that allows so many slots, in words.
+    [[nodiscard]] std::string explain_filter(std::size_t allowed, std::size_t k, std::size_t effort) const;
 
     // Many queries, row after row, on so many threads: k slots and scores of each, and how many of them are hits.
     void search_batch(std::span<const float> queries, std::size_t k, std::size_t effort, Slot* slots, float* scores,

@@ -72,6 +72,12 @@ public:
     [[nodiscard]] Hits search(std::span<const float> query, std::size_t k, std::size_t effort) const;
     [[nodiscard]] Hits search(std::span<const float> query, std::size_t k, std::size_t effort, Allowed allowed) const;
 
+    // The effort that finds about that share of the true best k, if the index has measured it; 0: it has not.
+    [[nodiscard]] virtual std::size_t effort_for(double recall, std::size_t k) const;
+
+    // How a search goes about a filter that allows so many slots, in words.
+    [[nodiscard]] virtual std::string explain_filter(std::size_t allowed, std::size_t k, std::size_t effort) const;
+
     [[nodiscard]] virtual bool contains(Slot slot) const = 0;
     // The vector as it is stored, in the most exact form there is. False for no such slot.
     virtual bool get(Slot slot, std::span<float> vector) const = 0;

@@ -154,6 +154,12 @@ class GraphIndex:
             threads: Threads that share the queries.
         """
 
+    def effort_for(self, recall: float, k: int = 10) -> int:
+        """Return the effort that was measured to find that share of the true best ``k``; 0 if none was yet.
+
+        Measured with vectors before they became part of the graph: when it was built, and again when a fifth changed.
+        """
+
     def get(self, slot: int) -> NDArray[np.float32]:
         """Return a copy of the vector of ``slot`` as it is stored: rounded, and of length 1 under cosine."""
 
