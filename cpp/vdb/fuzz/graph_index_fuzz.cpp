@@ -3,9 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <numeric>
 #include <span>
 #include <vector>
 
+#include "fuzz_target.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/graph_index.hpp"
 
@@ -41,4 +43,27 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     return 0;
+}
+
+// An empty one, a small one with removed slots, and one of another metric.
+sage::fuzz::Inputs sage::fuzz::seeds() {
+    Inputs inputs;
+    for (const vdb::Metric metric : {vdb::Metric::l2, vdb::Metric::cosine}) {
+        for (const std::size_t count : {0, 40}) {
+            vdb::GraphIndex index(3, metric);
+            std::vector<vdb::Slot> slots(count);
+            std::iota(slots.begin(), slots.end(), vdb::Slot{0});
+            std::vector<float> vectors(3 * count);
+            for (std::size_t i = 0; i < vectors.size(); ++i) {
+                vectors[i] = static_cast<float>(i * 7 % 11) - 5.5F;
+            }
+            index.insert(slots, vectors);
+            inputs.push_back(input_of(index.save()));
+            if (count > 0) {
+                index.remove(std::span<const vdb::Slot>(slots).first(3));
+                inputs.push_back(input_of(index.save()));
+            }
+        }
+    }
+    return inputs;
 }

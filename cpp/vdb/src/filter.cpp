@@ -398,7 +398,6 @@ public:
     }
 
     [[nodiscard]] Selectivity estimate(const BoundNode& node) const {
-        Selectivity result;
         switch (node.kind) {
             case Kind::all:
             case Kind::any: return combined(node);
@@ -582,7 +581,6 @@ private:
         // Of "or": what none of the parts takes.
         double rest = 1;
         std::size_t missed = 0;
-        Selectivity result;
         result.at_most = conjunction ? slot_count_ : 0;
         for (const BoundNode& child : node.children) {
             const Selectivity part = estimate(child);

@@ -18,7 +18,6 @@
 namespace sage::vdb {
 namespace {
 
-constexpr std::size_t learn_min = 1000;
 constexpr std::size_t list_rows_min = 256;
 constexpr Slot nobody = ~Slot{0};
 
