@@ -22,7 +22,7 @@ from pathlib import Path
 INPUT_SECONDS_MAX = 10
 MEMORY_MB_MAX = 2048
 #: Larger inputs only repeat what smaller ones do, more slowly.
-INPUT_BYTES_MAX = 8192
+INPUT_BYTES_MAX = 65536
 
 
 @dataclass(frozen=True)
