@@ -30,14 +30,14 @@ LEVELS = {"scalar", "avx2"}
 Counts = dict[str, int]
 
 
-class CountingFailed(Exception):
+class CountingError(Exception):
     """Valgrind is missing or has not counted what it was to count."""
 
 
 def count(program: Path) -> tuple[str, Counts]:
     """The compiler that built ``program``, and its instructions by ``level/kernel/dimension``."""
     if shutil.which("valgrind") is None:
-        raise CountingFailed("valgrind is not on the PATH (Debian, Ubuntu: apt-get install valgrind)")
+        raise CountingError("valgrind is not on the PATH (Debian, Ubuntu: apt-get install valgrind)")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
         command = [
@@ -53,19 +53,19 @@ def count(program: Path) -> tuple[str, Counts]:
             command, env={**os.environ, "LD_BIND_NOW": "1"}, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise CountingFailed(f"{program} failed under valgrind:\n{done.stderr}")
+            raise CountingError(f"{program} failed under valgrind:\n{done.stderr}")
         compiler, *names = done.stdout.splitlines()
         dumps = [Path(f"{out}.{number}") for number in range(1, len(names) + 1)]
         if not all(each.exists() for each in dumps):
-            raise CountingFailed(f"valgrind wrote no dump for some of the {len(names)} kernels:\n{done.stderr}")
+            raise CountingError(f"valgrind wrote no dump for some of the {len(names)} kernels:\n{done.stderr}")
         counts = {}
         for name, dump in zip(names, dumps, strict=True):
             total = re.search(r"^summary: (\d+)$", dump.read_text(encoding="utf-8"), re.MULTILINE)
             counts[name] = int(total[1]) if total else 0
     if {name.split("/")[0] for name in counts} != LEVELS:
-        raise CountingFailed(f"the table is of {sorted(LEVELS)}; valgrind and this machine offer other levels")
+        raise CountingError(f"the table is of {sorted(LEVELS)}; valgrind and this machine offer other levels")
     if empty := [name for name, instructions in counts.items() if instructions == 0]:
-        raise CountingFailed(f"nothing was counted for {', '.join(empty)}")
+        raise CountingError(f"nothing was counted for {', '.join(empty)}")
     return compiler, counts
 
 
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     known: dict[str, Counts] = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
     try:
         compiler, found = count(program)
-    except CountingFailed as error:
+    except CountingError as error:
         print(f"callgrind: {error}", file=sys.stderr)
         return 2
     if arguments[2:]:

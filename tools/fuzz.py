@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> int:
     listed = [Path(line) for line in (build / "fuzz_targets.txt").read_text(encoding="utf-8").splitlines()]
     programs = [each for each in listed if not names or any(name in each.name for name in names)]
     if not programs:
-        print(f"no target has a name with {names}; there are {', '.join(each.name for each in listed)}", file=sys.stderr)
+        print(
+            f"no target has a name with {names}; there are {', '.join(each.name for each in listed)}", file=sys.stderr
+        )
         return 2
     found = 0
     print(f"{'target':32} {'runs':>10} {'runs/s':>8} {'branches':>8} {'corpus':>7}", flush=True)

@@ -1,8 +1,8 @@
 // Indexes that change: what is learned from rows that come one by one, and removal that is spread over changes.
 #include <gtest/gtest.h>
 
-#include <limits>
 #include <atomic>
+#include <limits>
 #include <random>
 #include <string>
 #include <thread>
