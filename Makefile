@@ -124,6 +124,34 @@ cpp-test: dev  ## C++ tests under the address and undefined-behaviour sanitizers
 	@$(BIN)/cmake --build --preset asan --parallel $(JOBS)
 	@$(BIN)/ctest --preset asan
 
+# The first Clang on the PATH brings libFuzzer. All targets together take ten minutes; corpora stay in build/fuzz.
+FUZZ_SECONDS ?= 75
+.PHONY: fuzz
+fuzz: dev  ## libFuzzer on every parser, FUZZ_SECONDS each (needs clang++; ARGS="filter" narrows)
+	@$(BIN)/cmake --preset fuzz
+	@$(BIN)/cmake --build --preset fuzz --parallel $(JOBS)
+	@$(PY) tools/fuzz.py build/fuzz $(FUZZ_SECONDS) $(ARGS)
+
+# Four minutes of one writer and eight readers on each kind of index.
+TSAN_SECONDS ?= 60
+.PHONY: tsan-long
+tsan-long: dev  ## writers and readers at once for minutes under ThreadSanitizer, TSAN_SECONDS per kind of index
+	@$(BIN)/cmake --preset tsan
+	@$(BIN)/cmake --build --preset tsan --parallel $(JOBS) --target sage_vdb_collection_test
+	@SAGE_TEST_THREADS_MS=$$(( $(TSAN_SECONDS) * 1000 )) build/tsan/cpp/vdb/sage_vdb_collection_test \
+		--gtest_filter='*Threads*'
+
+# Instructions, not seconds: the same on a busy machine. The table has one part for each compiler.
+CALLGRIND := $(PY) tools/callgrind.py build/release/cpp/common/sage_common_kernel_counts cpp/common/bench/kernel_counts.json
+.PHONY: callgrind callgrind-renew
+callgrind: dev  ## instructions per distance kernel against the checked-in table (needs valgrind)
+	@$(BIN)/cmake --preset release
+	@$(BIN)/cmake --build --preset release --parallel $(JOBS) --target sage_common_kernel_counts
+	@$(CALLGRIND) $(RENEW)
+
+callgrind-renew:
+	@$(MAKE) --no-print-directory callgrind RENEW=--renew
+
 .PHONY: format
 format: dev  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix-only .

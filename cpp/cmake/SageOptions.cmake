@@ -19,6 +19,10 @@ if(SAGE_BUILD_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "SAGE_BUILD_FUZZ needs Clang, whose libFuzzer it uses; the compiler is ${CMAKE_CXX_COMPILER_ID}. "
                       "The targets are tests without it as well: ctest -R fuzz")
 endif()
+if(SAGE_BUILD_FUZZ AND NOT SAGE_SANITIZERS)
+  message(FATAL_ERROR "SAGE_BUILD_FUZZ needs a sanitizer, without which most damage goes unnoticed: "
+                      "-DSAGE_SANITIZE=address,undefined")
+endif()
 
 get_property(sage_multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
 if(NOT sage_multi_config AND NOT CMAKE_BUILD_TYPE)

@@ -7,6 +7,10 @@ function(sage_configure_target target)
   set_target_properties(${target} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF
                                              POSITION_INDEPENDENT_CODE ON)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    # GCC's -Wconversion leaves signs out; without this a list of sizes such as {1, 7, 8} is an error.
+    target_compile_options(${target} PRIVATE -Wno-sign-conversion)
+  endif()
   if(SAGE_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
@@ -19,6 +23,10 @@ function(sage_configure_target target)
     target_compile_options(${target} PRIVATE -fsanitize=${sanitizers} -fno-sanitize-recover=all
                                              -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC $<BUILD_INTERFACE:-fsanitize=${sanitizers}>)
+  endif()
+  if(SAGE_BUILD_FUZZ)
+    # The libraries too tell libFuzzer which branches an input has taken; without it, it would search blindly.
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
   endif()
 endfunction()
 

@@ -1,8 +1,9 @@
 // Runs a fuzz target where there is no libFuzzer: first its seeds, then random changes of them.
 //
-//   <target> CHANGES [SEED]      tries CHANGES changed inputs
-//   <target> --seeds FOLDER      writes the seeds as files, the corpus that libFuzzer starts from
+//   <target> CHANGES SECONDS [SEED]      tries CHANGES changed inputs, fewer when the time is over
+//   <target> --seeds FOLDER              writes the seeds as files, the corpus that libFuzzer starts from
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -12,18 +13,19 @@
 #include <string>
 #include <string_view>
 
-#include "storage_fuzz.hpp"
+#include "fuzz_target.hpp"
 
 namespace {
 
-using Input = std::vector<std::uint8_t>;
+using sage::fuzz::Input;
+using sage::fuzz::Inputs;
 
 std::uint8_t interesting(std::mt19937_64& random) {
     constexpr std::uint8_t values[] = {0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF};
     return random() % 2 == 0 ? values[random() % std::size(values)] : static_cast<std::uint8_t>(random());
 }
 
-Input changed(const sage::storage::fuzz::Inputs& seeds, std::mt19937_64& random) {
+Input changed(const Inputs& seeds, std::mt19937_64& random) {
     Input input = seeds[random() % seeds.size()];
     const auto changes = 1 + random() % 6;
     for (std::uint64_t i = 0; i < changes && !input.empty(); ++i) {
@@ -47,7 +49,7 @@ Input changed(const sage::storage::fuzz::Inputs& seeds, std::mt19937_64& random)
 }
 
 int run(int count, char** arguments) {
-    const sage::storage::fuzz::Inputs seeds = sage::storage::fuzz::seeds();
+    const Inputs seeds = sage::fuzz::seeds();
     if (count == 3 && std::string_view(arguments[1]) == "--seeds") {
         std::filesystem::create_directories(arguments[2]);
         for (std::size_t i = 0; i < seeds.size(); ++i) {
@@ -56,16 +58,18 @@ int run(int count, char** arguments) {
         }
         return 0;
     }
-    if (count < 2) {
-        std::fputs("usage: TARGET CHANGES [SEED] | TARGET --seeds FOLDER\n", stderr);
+    if (count < 3) {
+        std::fputs("usage: TARGET CHANGES SECONDS [SEED] | TARGET --seeds FOLDER\n", stderr);
         return 2;
     }
     for (const Input& seed : seeds) {
         LLVMFuzzerTestOneInput(seed.data(), seed.size());
     }
-    std::mt19937_64 random(count > 2 ? std::stoull(arguments[2]) : 1);
-    const std::uint64_t changes = std::stoull(arguments[1]);
-    for (std::uint64_t i = 0; i < changes; ++i) {
+    std::mt19937_64 random(count > 3 ? std::stoull(arguments[3]) : 1);
+    const std::uint64_t changes_max = std::stoull(arguments[1]);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::stoul(arguments[2]));
+    std::uint64_t changes = 0;
+    for (; changes < changes_max && std::chrono::steady_clock::now() < end; ++changes) {
         const Input input = changed(seeds, random);
         LLVMFuzzerTestOneInput(input.data(), input.size());
     }

@@ -32,8 +32,12 @@ void mend_records(std::vector<std::byte>& content) {
 }
 
 }  // namespace
+}  // namespace sage::storage::fuzz
 
-Inputs seeds() {
+sage::fuzz::Inputs sage::fuzz::seeds() {
+    using namespace storage;
+    using namespace storage::fuzz;
+    namespace testing = storage::testing;
     testing::FaultFileSystem files;
     files.create_directories("log");
     Inputs inputs;
@@ -57,8 +61,6 @@ Inputs seeds() {
     keep();
     return inputs;
 }
-
-}  // namespace sage::storage::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace sage::storage;

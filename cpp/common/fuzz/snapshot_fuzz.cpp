@@ -25,8 +25,12 @@ void mend_table(std::vector<std::byte>& content) {
 }
 
 }  // namespace
+}  // namespace sage::storage::fuzz
 
-Inputs seeds() {
+sage::fuzz::Inputs sage::fuzz::seeds() {
+    using namespace storage;
+    using namespace storage::fuzz;
+    namespace testing = storage::testing;
     testing::FaultFileSystem files;
     Inputs inputs;
     const auto keep = [&](std::span<const std::byte> content) {
@@ -52,8 +56,6 @@ Inputs seeds() {
     keep(encode_manifest(application, {.generation = 3, .log_id = log_id, .covered = 9, .snapshot = {{640, 5}}}));
     return inputs;
 }
-
-}  // namespace sage::storage::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace sage::storage;

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
+#include "fuzz_target.hpp"
 #include "sage/common/format.hpp"
 #include "sage/common/testing/fault_file_system.hpp"
 
@@ -18,13 +18,7 @@ inline constexpr std::uint64_t log_id = 42;
 // says whether the target puts right ones in before it reads, and gets behind them.
 inline constexpr std::uint8_t mend_checksums = 1;
 
-// Examples of files, each with its first byte.
-using Inputs = std::vector<std::vector<std::uint8_t>>;
-[[nodiscard]] Inputs seeds();  // of the target that is linked
-
 // Writes the right checksum over the header's one.
 void mend_file_header(std::vector<std::byte>& content);
 
 }  // namespace sage::storage::fuzz
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);

@@ -3,11 +3,27 @@
 #include <algorithm>
 #include <string>
 
+#ifdef SAGE_HAVE_AVX2
+#include <cpuid.h>
+#endif
+
 #include "code_tables.hpp"
 #include "sage/common/error.hpp"
 
 namespace sage::distance {
 namespace {
+
+#ifdef SAGE_HAVE_AVX2
+// Not every machine with AVX2 has F16C by the letter, though none without it is known. Asked of the processor itself:
+// Clang's __builtin_cpu_supports does not know the name.
+bool has_f16c() {
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 const CodeKernels& table(simd::Level level) {
 #ifdef SAGE_HAVE_AVX512
@@ -17,8 +33,7 @@ const CodeKernels& table(simd::Level level) {
     }
 #endif
 #ifdef SAGE_HAVE_AVX2
-    // Not every machine with AVX2 has F16C by the letter, though none without it is known.
-    if (level >= simd::Level::avx2 && __builtin_cpu_supports("f16c")) {
+    if (level >= simd::Level::avx2 && has_f16c()) {
         return avx2_code_kernels;
     }
 #endif

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <vector>
 
@@ -32,11 +33,22 @@ std::string holder(FileSystem& files, const std::string& path) {
                                                   : "process " + std::to_string(process);
 }
 
+std::unique_ptr<FileLock> try_lock(FileSystem& files, const std::string& path) {
+    try {
+        return files.try_lock(path);
+    } catch (const IoError& error) {
+        if (error.code() == EROFS || error.code() == EACCES) {
+            throw IoError(std::string(error.what()) + "; opened read-only, the store needs no lock", error.code());
+        }
+        throw;
+    }
+}
+
 }  // namespace
 
 StoreLock::StoreLock(FileSystem& files, const std::string& directory) : subject_("the store '" + directory + "'") {
     const std::string path = join_path(directory, lock_file_name);
-    lock_ = files.try_lock(path);
+    lock_ = try_lock(files, path);
     if (!lock_) {
         throw StoreLocked(subject_ + " is open for writing in " + holder(files, path) + " (lock file '" + path +
                           "'); one process at a time may write, open it read-only or close the other one first");

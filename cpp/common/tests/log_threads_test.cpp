@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -180,7 +181,9 @@ TEST(LogThreadsAndFaults, ReadersMayReadWhileOneWrites) {
         }
     });
     std::uint64_t seen = 0;
-    for (int turn = 0; turn < 60 || seen < 200; ++turn) {  // the writer may be late; the test's time limit ends it
+    // The log grows all the time, so the turns are bounded by time. The writer may be late; the test's limit ends it.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    for (int turn = 0; (turn < 60 && std::chrono::steady_clock::now() < end) || seen < 200; ++turn) {
         std::uint64_t count = 0;
         LogReader(system_files(), temporary.path(), identity, 1).replay([&](std::uint64_t sequence, Bytes payload) {
             ASSERT_EQ(sequence, ++count);

@@ -105,4 +105,12 @@ FloatArray vector_array(const py::object& object, const char* name, std::size_t 
     return converted(array, "float32").cast<FloatArray>();
 }
 
+std::size_t at_least(std::int64_t value, std::int64_t least, const char* name) {
+    if (value < least) {
+        throw InvalidArgument(std::string(name) + " must be >= " + std::to_string(least) + ", got " +
+                              std::to_string(value));
+    }
+    return static_cast<std::size_t>(value);
+}
+
 }  // namespace sage::bindings

@@ -19,6 +19,9 @@ using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
 [[nodiscard]] IdArray id_array(const pybind11::object& object, const char* name);
 [[nodiscard]] FloatArray vector_array(const pybind11::object& object, const char* name, std::size_t dimension);
 
+// A count as Python gives it; InvalidArgument below `least`.
+[[nodiscard]] std::size_t at_least(std::int64_t value, std::int64_t least, const char* name);
+
 template <class T>
 [[nodiscard]] std::span<const T> as_span(const pybind11::array_t<T, pybind11::array::c_style>& array) {
     return {array.data(), static_cast<std::size_t>(array.size())};

@@ -14,6 +14,7 @@
 
 #include "arrays.hpp"
 #include "outputs.hpp"
+#include "reports.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/database.hpp"
 #include "values.hpp"
@@ -46,14 +47,6 @@ private:
 using DatabaseHandle = Handle<vdb::Database>;
 using CollectionHandle = Handle<vdb::Collection>;
 using PagesHandle = Handle<vdb::SearchPages>;
-
-std::size_t at_least(std::int64_t value, std::int64_t least, const char* name) {
-    if (value < least) {
-        throw InvalidArgument(std::string(name) + " must be >= " + std::to_string(least) + ", got " +
-                              std::to_string(value));
-    }
-    return static_cast<std::size_t>(value);
-}
 
 std::string path_of(const py::object& path) {
     return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
@@ -147,16 +140,7 @@ py::dict database_stats(const DatabaseHandle& database) {
         const py::gil_scoped_release release;
         stats = database.get().stats();
     }
-    py::dict out;
-    out["path"] = stats.path;
-    out["collections"] = stats.collections;
-    out["log_bytes"] = stats.log_bytes;
-    out["snapshot_bytes"] = stats.snapshot_bytes;
-    out["generation"] = stats.generation;
-    out["recovered_records"] = stats.recovered_records;
-    out["recovered_dropped"] = stats.recovered_dropped;
-    out["background_error"] = stats.background_error;
-    return out;
+    return report_of(stats);
 }
 
 py::dict verify(const py::object& path) {
@@ -166,12 +150,7 @@ py::dict verify(const py::object& path) {
         const py::gil_scoped_release release;
         report = vdb::Database::verify(folder);
     }
-    py::dict out;
-    out["collections"] = report.collections;
-    out["documents"] = report.documents;
-    out["records"] = report.records;
-    out["dropped"] = report.dropped;
-    return out;
+    return report_of(report);
 }
 
 // What a write is given, held while the library reads it.
@@ -460,64 +439,16 @@ py::dict explain(const CollectionHandle& collection, const py::object& queries, 
     return out;
 }
 
-py::list field_stats(const std::vector<vdb::FieldStats>& fields) {
-    py::list out;
-    for (const vdb::FieldStats& field : fields) {
-        py::dict one;
-        one["name"] = field.name;
-        one["type"] = std::string(vdb::field_type_name(field.type));
-        one["count"] = field.count;
-        one["distinct"] = field.distinct;
-        one["bytes"] = field.column_bytes + field.index_bytes;
-        out.append(one);
-    }
-    return out;
-}
-
 py::dict collection_stats(const CollectionHandle& collection) {
     vdb::CollectionStats stats;
     {
         const py::gil_scoped_release release;
         stats = collection.get().stats();
     }
-    const char* const id_kinds[] = {"none", "int", "str"};
-    py::dict out;
-    out["name"] = stats.name;
-    out["documents"] = stats.documents;
-    out["vectors"] = stats.vectors;
-    out["texts"] = stats.texts;
-    out["ids"] = id_kinds[static_cast<std::size_t>(stats.id_kind)];
-    out["index"] = stats.index;
-    out["index_reason"] = stats.index_reason;
-    out["indexed"] = stats.indexed;
-    out["recent"] = stats.recent;
-    out["removed"] = stats.removed;
-    out["vector_bytes"] = stats.vector_bytes;
-    out["fields"] = field_stats(stats.fields);
-    out["text_terms"] = stats.text.terms;
-    out["text_bytes"] = stats.text.bytes;
-    return out;
+    return report_of(stats);
 }
 
-py::dict collection_options(const CollectionHandle& collection) {
-    const vdb::CollectionOptions& options = collection.get().options();
-    py::dict out;
-    out["dimension"] = options.dimension;
-    out["metric"] = std::string(vdb::metric_name(options.metric));
-    out["index"] = std::string(vdb::index_kind_name(options.index));
-    out["storage"] = std::string(vdb::storage_name(options.storage));
-    out["rerank"] = options.rerank ? py::cast(std::string(vdb::storage_name(*options.rerank))) : py::none();
-    out["degree"] = options.graph.degree;
-    out["links"] = options.links;
-    out["lists"] = options.lists;
-    // As it was given: 0 where each kind of index has its own.
-    const bool usual = options.graph.build_effort == vdb::GraphOptions().build_effort &&
-                       options.build_effort == vdb::CollectionOptions().build_effort;
-    out["build_effort"] = usual ? 0 : options.build_effort;
-    out["k1"] = options.text.k1;
-    out["b"] = options.text.b;
-    return out;
-}
+py::dict collection_options(const CollectionHandle& collection) { return report_of(collection.get().options()); }
 
 void compact(CollectionHandle& collection, std::int64_t threads) {
     const std::size_t count = at_least(threads, 0, "threads");

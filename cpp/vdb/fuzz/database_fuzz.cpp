@@ -8,7 +8,7 @@
 #include "sage/common/error.hpp"
 #include "sage/common/testing/fault_file_system.hpp"
 #include "sage/vdb/database.hpp"
-#include "storage_fuzz.hpp"
+#include "fuzz_target.hpp"
 
 namespace sage::vdb {
 namespace {
@@ -114,9 +114,7 @@ void open_and_use(FaultFileSystem& files) {
 }  // namespace
 }  // namespace sage::vdb
 
-namespace sage::storage::fuzz {
-
-Inputs seeds() {
+sage::fuzz::Inputs sage::fuzz::seeds() {
     Inputs all;
     const auto& parts = vdb::parts();
     const auto add = [&all](std::size_t place, const std::vector<std::byte>& content) {
@@ -134,8 +132,6 @@ Inputs seeds() {
     }
     return all;
 }
-
-}  // namespace sage::storage::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace sage;

@@ -3,9 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <numeric>
 #include <span>
 #include <vector>
 
+#include "fuzz_target.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/graph_index.hpp"
 
@@ -41,4 +43,30 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     return 0;
+}
+
+// Empty, small, and large enough to have codes and links; each also with removed slots.
+sage::fuzz::Inputs sage::fuzz::seeds() {
+    Inputs inputs;
+    for (const vdb::Metric metric : {vdb::Metric::l2, vdb::Metric::cosine}) {
+        for (const std::size_t count : {0, 40, 1100}) {
+            vdb::GraphOptions options;
+            options.degree = 8;
+            options.build_effort = 16;
+            vdb::GraphIndex index(3, metric, options);
+            std::vector<vdb::Slot> slots(count);
+            std::iota(slots.begin(), slots.end(), vdb::Slot{0});
+            std::vector<float> vectors(3 * count);
+            for (std::size_t i = 0; i < vectors.size(); ++i) {
+                vectors[i] = static_cast<float>(i * 37 % 1009) - 500.5F;
+            }
+            index.insert(slots, vectors);
+            inputs.push_back(input_of(index.save()));
+            if (count > 0) {
+                index.remove(std::span<const vdb::Slot>(slots).first(3));
+                inputs.push_back(input_of(index.save()));
+            }
+        }
+    }
+    return inputs;
 }

@@ -1,4 +1,4 @@
-// Loads whatever bytes come, and uses what was accepted. libFuzzer's entry point; a plain main() may call it too.
+// Loads whatever bytes come, and uses what was accepted.
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "../../common/fuzz/storage_fuzz.hpp"
+#include "fuzz_target.hpp"
 #include "sage/common/error.hpp"
 #include "sage/vdb/index.hpp"
 
@@ -30,9 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 // A small index of every kind.
-namespace sage::storage::fuzz {
-
-Inputs seeds() {
+sage::fuzz::Inputs sage::fuzz::seeds() {
     Inputs inputs;
     for (const vdb::IndexKind kind : {vdb::IndexKind::flat, vdb::IndexKind::hnsw, vdb::IndexKind::ivf_flat}) {
         for (const vdb::Storage storage : {vdb::Storage::float32, vdb::Storage::int8, vdb::Storage::bit1}) {
@@ -51,12 +49,8 @@ Inputs seeds() {
             }
             index->insert(slots, vectors);
             index->remove(std::span<const vdb::Slot>(slots).first(1));
-            const auto bytes = index->save();
-            const auto* first = reinterpret_cast<const std::uint8_t*>(bytes.data());
-            inputs.emplace_back(first, first + bytes.size());
+            inputs.push_back(input_of(index->save()));
         }
     }
     return inputs;
 }
-
-}  // namespace sage::storage::fuzz

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "sage/common/error.hpp"
@@ -16,9 +17,6 @@ namespace sage::vdb {
 
 static_assert(std::endian::native == std::endian::little, "the stored formats are little endian");
 
-// Inline, so that these are not taken for the classes of the same names in slot_index.hpp.
-inline namespace byte_stream {
-
 class ByteWriter {
 public:
     void raw(std::string_view text) {
@@ -26,8 +24,14 @@ public:
     }
     void u8(std::uint8_t value) { bytes_.push_back(static_cast<std::byte>(value)); }
     template <class T>
-    void fixed(T value) {
-        append(&value, sizeof value);
+    void fixed(const T& value) {
+        values(&value, 1);
+    }
+    // As they lie in memory.
+    template <class T>
+    void values(const T* first, std::size_t count) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        append(first, count * sizeof(T));
     }
     // LEB128: 7 bits a byte, low ones first.
     void varint(std::uint64_t value) {
@@ -40,6 +44,7 @@ public:
         varint(value.size());
         raw(value);
     }
+    void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
     [[nodiscard]] std::vector<std::byte> take() { return std::move(bytes_); }
 
 private:
@@ -79,8 +84,23 @@ public:
     template <class T>
     [[nodiscard]] T fixed() {
         T value;
-        std::memcpy(&value, raw(sizeof value).data(), sizeof value);
+        values(&value, 1);
         return value;
+    }
+    template <class T>
+    void values(T* first, std::size_t count) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        require_left(count, sizeof(T));
+        if (count > 0) {  // a null pointer must not reach memcpy
+            std::memcpy(first, raw(count * sizeof(T)).data(), count * sizeof(T));
+        }
+    }
+    // Before anything of that size is allocated.
+    void require_left(std::size_t count, std::size_t size) const {
+        if (size != 0 && count > left() / size) {
+            fail("it ends too early, " + std::to_string(count) + " values of " + std::to_string(size) +
+                 " bytes were expected and " + std::to_string(left()) + " bytes are left");
+        }
     }
     // At most `limit`, and written in as few bytes as can be: one content has one form.
     [[nodiscard]] std::uint64_t varint(std::uint64_t limit) {
@@ -113,5 +133,4 @@ private:
     const char* what_;
 };
 
-}  // namespace byte_stream
 }  // namespace sage::vdb

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <optional>
 
+#include "key_range.hpp"
 #include "metadata_state.hpp"
 #include "sage/common/error.hpp"
 
@@ -15,94 +15,16 @@ namespace {
 
 using detail::Counts;
 using detail::Field;
+using detail::KeyRange;
+using detail::Place;
+using detail::place_among_floats;
+using detail::place_among_integers;
+using detail::place_of_float;
+using detail::place_of_integer;
 using detail::Posting;
+using detail::range_of;
+using detail::TextRange;
 using detail::TextRef;
-
-constexpr std::int64_t key_min = std::numeric_limits<std::int64_t>::min();
-constexpr std::int64_t key_max = std::numeric_limits<std::int64_t>::max();
-
-// Keys low..high, both included; empty where low > high.
-struct KeyRange {
-    std::int64_t low = 1;
-    std::int64_t high = 0;
-    [[nodiscard]] bool contains(std::int64_t key) const noexcept { return low <= key && key <= high; }
-};
-
-// Where a value lies among the keys of a field: the keys that equal it, the last one below, the first one above.
-struct Place {
-    std::optional<KeyRange> equal;
-    std::optional<std::int64_t> below;
-    std::optional<std::int64_t> above;
-};
-
-Place place_of_integer(std::int64_t value) {
-    return {KeyRange{value, value}, value == key_min ? std::nullopt : std::optional(value - 1),
-            value == key_max ? std::nullopt : std::optional(value + 1)};
-}
-
-// A float among integers.
-Place place_among_integers(double value) {
-    constexpr double end = 9223372036854775808.0;  // 2^63
-    if (value < -end) {
-        return {std::nullopt, std::nullopt, key_min};
-    }
-    if (value >= end) {
-        return {std::nullopt, key_max, std::nullopt};
-    }
-    const double floor = std::floor(value);
-    if (floor == value) {
-        return place_of_integer(static_cast<std::int64_t>(floor));
-    }
-    return {std::nullopt, static_cast<std::int64_t>(floor), static_cast<std::int64_t>(floor) + 1};
-}
-
-// A float among the keys of floats; both zeros are equal.
-Place place_of_float(double value) {
-    const std::int64_t low = detail::float_key(value == 0 ? -0.0 : value);
-    const std::int64_t high = detail::float_key(value == 0 ? 0.0 : value);
-    return {KeyRange{low, high}, low - 1, high + 1};
-}
-
-// An integer among floats, by its exact value.
-Place place_among_floats(std::int64_t value) {
-    const auto rounded = static_cast<double>(value);
-    const bool up = rounded >= 9223372036854775808.0 || static_cast<std::int64_t>(rounded) > value;
-    if (!up && static_cast<std::int64_t>(rounded) == value) {
-        return place_of_float(rounded);
-    }
-    // Numbers that large are their neighbours' only: neither is a zero.
-    const std::int64_t key = detail::float_key(rounded);
-    return up ? Place{std::nullopt, key - 1, key} : Place{std::nullopt, key, key + 1};
-}
-
-KeyRange range_of(FilterOp op, const Place& place) {
-    const auto up_to = [](std::optional<std::int64_t> high) { return high ? KeyRange{key_min, *high} : KeyRange{}; };
-    const auto from = [](std::optional<std::int64_t> low) { return low ? KeyRange{*low, key_max} : KeyRange{}; };
-    switch (op) {
-        case FilterOp::less: return up_to(place.below);
-        case FilterOp::less_equal: return up_to(place.equal ? place.equal->high : place.below);
-        case FilterOp::greater: return from(place.above);
-        case FilterOp::greater_equal: return from(place.equal ? place.equal->low : place.above);
-        default: return place.equal.value_or(KeyRange{});
-    }
-}
-
-// A range of strings; a prefix is one, too.
-struct TextRange {
-    std::optional<std::string> low;
-    std::optional<std::string> high;
-    bool low_open = false;
-    bool high_open = false;
-    bool prefix = false;  // of `low`
-
-    [[nodiscard]] bool before(std::string_view text) const { return low && (low_open ? text <= *low : text < *low); }
-    [[nodiscard]] bool after(std::string_view text) const {
-        if (prefix) {
-            return text > *low && !text.starts_with(*low);
-        }
-        return high && (high_open ? text >= *high : text > *high);
-    }
-};
 
 constexpr std::string_view prefix_of_errors = "filter: ";
 
@@ -398,7 +320,6 @@ public:
     }
 
     [[nodiscard]] Selectivity estimate(const BoundNode& node) const {
-        Selectivity result;
         switch (node.kind) {
             case Kind::all:
             case Kind::any: return combined(node);

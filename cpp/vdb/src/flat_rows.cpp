@@ -50,7 +50,7 @@ protected:
     [[nodiscard]] std::size_t kept_bytes() const override {
         return slot_end() * (rows_.stride() + (sketch_ ? sketch_->row_bytes() : 0));
     }
-    void load_rows(ByteReader& /*in*/, std::span<const Slot> held, const std::vector<bool>& /*live*/,
+    void load_rows(IndexReader& /*in*/, std::span<const Slot> held, const std::vector<bool>& /*live*/,
                    std::span<const std::byte> rows) override {
         reserve_rows(held.empty() ? 0 : std::size_t{held.back()} + 1);
         const std::size_t bytes = codec_.row_bytes();

@@ -7,19 +7,16 @@
 //     the recall of each effort of Calibration, changes since
 //     and for all slots that are not free: codes (without padding), then links (degree of them, ~0 for none)
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 
+#include "byte_stream.hpp"
 #include "graph_core.hpp"
 #include "sage/common/error.hpp"
 
 namespace sage::vdb {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "the format is little endian");
 
 constexpr char magic[8] = {'S', 'A', 'G', 'E', 'G', 'R', 'P', 'H'};
 constexpr std::uint32_t version = 2;
@@ -34,26 +31,9 @@ struct Learned {
     std::uint64_t basis_size;
 };
 
-class Writer {
-public:
-    template <class T>
-    void put(const T* values, std::size_t count) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        const auto* from = reinterpret_cast<const std::byte*>(values);
-        bytes_.insert(bytes_.end(), from, from + count * sizeof(T));
-    }
-    template <class T>
-    void put(const T& value) {
-        put(&value, 1);
-    }
-    void reserve(std::size_t size) { bytes_.reserve(size); }
-    std::vector<std::byte> take() { return std::move(bytes_); }
+constexpr const char* saved_graph = "not a saved graph index";
 
-private:
-    std::vector<std::byte> bytes_;
-};
-
-[[noreturn]] void refuse(const std::string& why) { throw InvalidArgument("not a saved graph index: " + why); }
+[[noreturn]] void refuse(const std::string& why) { throw InvalidArgument(std::string(saved_graph) + ": " + why); }
 
 void require(bool holds, const char* why) {
     if (!holds) {
@@ -80,86 +60,53 @@ struct FileHeader {
     std::uint64_t slot_end;
 };
 
-class FileReader {
+class FileReader : public ByteReader<InvalidArgument> {
 public:
-    explicit FileReader(std::span<const std::byte> bytes) : left_(bytes) {}
-
-    template <class T>
-    void get(T* values, std::size_t count) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        const std::byte* from = take(count, sizeof(T));
-        if (count > 0) {  // a null pointer must not reach memcpy
-            std::memcpy(values, from, count * sizeof(T));
-        }
-    }
-    template <class T>
-    T get() {
-        T value;
-        get(&value, 1);
-        return value;
-    }
-    // Before anything of that size is allocated.
-    void require_left(std::size_t count, std::size_t size) const {
-        if (size != 0 && count > left_.size() / size) {
-            refuse("it ends too early, " + std::to_string(count) + " values of " + std::to_string(size) +
-                   " bytes were expected and " + std::to_string(left_.size()) + " bytes are left");
-        }
-    }
-    [[nodiscard]] std::size_t left() const { return left_.size(); }
-
-private:
-    const std::byte* take(std::size_t count, std::size_t size) {
-        require_left(count, size);
-        const std::byte* from = left_.data();
-        left_ = left_.subspan(count * size);
-        return from;
-    }
-
-    std::span<const std::byte> left_;
+    explicit FileReader(std::span<const std::byte> bytes) : ByteReader(bytes, saved_graph) {}
 };
 
 std::vector<std::byte> GraphIndex::Core::save() const {
-    Writer out;
+    ByteWriter out;
     const Slot end = slot_end.load(std::memory_order_acquire);
     const bool ready = trained.load(std::memory_order_acquire);
     out.reserve(64 + end * (1 + row_bytes + (ready ? transform.code_dimension + options.degree * sizeof(Slot) : 0)) +
                 transform.basis.size() * sizeof(float));
-    out.put(magic, sizeof magic);
-    out.put(version);
-    out.put(FileHeader{static_cast<std::uint32_t>(metric), static_cast<std::uint32_t>(options.rows), options.degree,
+    out.values(magic, sizeof magic);
+    out.fixed(version);
+    out.fixed(FileHeader{static_cast<std::uint32_t>(metric), static_cast<std::uint32_t>(options.rows), options.degree,
                    options.build_effort, options.code_dimension, ready ? 1U : 0U, options.alpha,
                    options.removed_share_max, dimension, end});
     std::vector<Slot> kept;
     for (Slot slot = 0; slot < end; ++slot) {
         const unsigned bits = states.row(slot)->load(std::memory_order_acquire);
         const auto state = static_cast<std::uint8_t>(bits & (present | live));
-        out.put(state);
+        out.fixed(state);
         if (state != 0) {
             kept.push_back(slot);
         }
     }
     const std::size_t value_bytes = dimension * (options.rows == RowFormat::float32 ? 4 : 2);
     for (const Slot slot : kept) {
-        out.put(rows.row(slot), value_bytes);
+        out.values(rows.row(slot), value_bytes);
     }
     if (!ready) {
         return out.take();
     }
-    out.put(Learned{transform.step, transform.longest, transform.energy, entry.load(std::memory_order_relaxed),
+    out.fixed(Learned{transform.step, transform.longest, transform.energy, entry.load(std::memory_order_relaxed),
                     transform.code_dimension, transform.basis.size()});
-    out.put(transform.mean.data(), transform.mean.size());
-    out.put(transform.basis.data(), transform.basis.size());
+    out.values(transform.mean.data(), transform.mean.size());
+    out.values(transform.basis.data(), transform.basis.size());
     for (const std::atomic<float>& recall : calibration.recalls) {
-        out.put(recall.load(std::memory_order_relaxed));
+        out.fixed(recall.load(std::memory_order_relaxed));
     }
-    out.put(std::uint64_t{calibration.changes});
+    out.fixed(std::uint64_t{calibration.changes});
     for (const Slot slot : kept) {
-        out.put(codes->row(slot), transform.code_dimension);
+        out.values(codes->row(slot), transform.code_dimension);
     }
     for (const Slot slot : kept) {
         const Links* row = links->row(slot);
         for (std::size_t i = 0; i < options.degree; ++i) {
-            out.put(row[i].load(std::memory_order_relaxed));
+            out.fixed(row[i].load(std::memory_order_relaxed));
         }
     }
     return out.take();
@@ -169,7 +116,7 @@ namespace {
 
 // What the file says was learned; the sizes are checked before anything is allocated.
 Transform read_transform(FileReader& in, const FileHeader& header, Metric metric, Slot& entry) {
-    const auto learned = in.get<Learned>();
+    const auto learned = in.fixed<Learned>();
     Transform transform;
     transform.dimension = header.dimension;
     transform.wide_dimension = header.dimension + (metric == Metric::inner_product ? 1 : 0);
@@ -189,8 +136,8 @@ Transform read_transform(FileReader& in, const FileHeader& header, Metric metric
     in.require_left(transform.wide_dimension + learned.basis_size, sizeof(float));
     transform.mean.resize(transform.wide_dimension);
     transform.basis.resize(learned.basis_size);
-    in.get(transform.mean.data(), transform.mean.size());
-    in.get(transform.basis.data(), transform.basis.size());
+    in.values(transform.mean.data(), transform.mean.size());
+    in.values(transform.basis.data(), transform.basis.size());
     require(all_finite(transform.mean) && all_finite(transform.basis), "a value of the projection is not finite");
     transform.finish();
     return transform;
@@ -201,14 +148,14 @@ Transform read_transform(FileReader& in, const FileHeader& header, Metric metric
 std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::byte> bytes) {
     FileReader in(bytes);
     char begin[sizeof magic];
-    in.get(begin, sizeof begin);
+    in.values(begin, sizeof begin);
     require(std::equal(std::begin(begin), std::end(begin), std::begin(magic)), "it does not begin as one");
-    const auto found_version = in.get<std::uint32_t>();
+    const auto found_version = in.fixed<std::uint32_t>();
     if (found_version < version_least || found_version > version) {
         refuse("its version is " + std::to_string(found_version) + ", this program reads versions up to " +
                std::to_string(version));
     }
-    const auto header = in.get<FileHeader>();
+    const auto header = in.fixed<FileHeader>();
     require(header.metric <= static_cast<std::uint32_t>(Metric::l2), "its metric is unknown");
     require(header.row_format <= static_cast<std::uint32_t>(RowFormat::bfloat16), "its row format is unknown");
     require(header.trained <= 1, "a flag is neither 0 nor 1");
@@ -226,7 +173,7 @@ std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::by
 
     in.require_left(end, 1);
     std::vector<std::uint8_t> found_states(end);
-    in.get(found_states.data(), end);
+    in.values(found_states.data(), end);
     std::vector<Slot> kept;
     std::size_t lives = 0;
     for (Slot slot = 0; slot < end; ++slot) {
@@ -243,7 +190,7 @@ std::unique_ptr<GraphIndex::Core> GraphIndex::Core::load(std::span<const std::by
     core->reserve(last);
     std::vector<float> vector(core->dimension);
     for (const Slot slot : kept) {
-        in.get(core->rows.row(slot), value_bytes);
+        in.values(core->rows.row(slot), value_bytes);
         core->load_row(slot, vector.data());
         const float squares = distance::kernels().inner_product(vector.data(), vector.data(), vector.size());
         require(squares <= 6.5e18F * 6.5e18F, "a vector is not finite or too long");
@@ -295,7 +242,7 @@ void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std:
     reserve(last);
     for (const Slot slot : kept) {
         std::uint8_t* code = codes->row(slot);
-        in.get(code, transform.code_dimension);
+        in.values(code, transform.code_dimension);
         std::fill(code + transform.code_dimension, code + transform.stride, std::uint8_t{128});
         std::int64_t squares = 0;
         for (std::size_t i = 0; i < transform.code_dimension; ++i) {
@@ -307,7 +254,7 @@ void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std:
     }
     std::vector<Slot> row(options.degree);
     for (const Slot slot : kept) {
-        in.get(row.data(), row.size());
+        in.values(row.data(), row.size());
         const auto used = std::find(row.begin(), row.end(), no_slot);
         require(std::all_of(used, row.end(), [](Slot x) { return x == no_slot; }), "a row of links has a gap");
         for (auto link = row.begin(); link != used; ++link) {

@@ -7,11 +7,11 @@
 #include <new>
 #include <string>
 #include <thread>
-#include <unordered_set>
 #include <utility>
 
 #include "graph_core.hpp"
 #include "sage/common/error.hpp"
+#include "slot_checks.hpp"
 
 namespace sage::vdb {
 namespace {
@@ -145,34 +145,14 @@ GraphIndex::GraphIndex(GraphIndex&&) noexcept = default;
 GraphIndex& GraphIndex::operator=(GraphIndex&&) noexcept = default;
 
 void GraphIndex::insert(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) {
-    if (vectors.size() / core_->dimension != slots.size() || vectors.size() % core_->dimension != 0) {
-        throw InvalidArgument("vectors must hold one row of dimension " + std::to_string(core_->dimension) +
-                              " per slot, got " + std::to_string(vectors.size()) + " values for " +
-                              std::to_string(slots.size()) + " slots");
-    }
-    if (threads < 1) {
-        throw InvalidArgument("threads must be >= 1, got 0");
-    }
+    require_rows(vectors.size(), slots.size(), core_->dimension);
+    require_threads(threads);
     require_vectors(vectors, core_->dimension, core_->options.rows, core_->metric, "vectors");
-    std::unordered_set<Slot> seen;
-    seen.reserve(slots.size());
     core_->reclaim();
     const Slot end = core_->slot_end.load(std::memory_order_relaxed);
-    for (const Slot slot : slots) {
-        if (slot > slot_max) {
-            throw InvalidArgument("a slot must be at most " + std::to_string(slot_max) + ", got " +
-                                  std::to_string(slot));
-        }
-        if (!seen.insert(slot).second) {
-            throw InvalidArgument("slots must be distinct within a batch, got " + std::to_string(slot) + " twice");
-        }
-        if (slot < end && core_->is(slot, Core::present)) {
-            throw InvalidArgument("slot " + std::to_string(slot) +
-                                  (core_->is(slot, Core::live) ? " must be free, it holds a vector; remove it first"
-                                                               : " was removed and is not free yet; take_free() "
-                                                                 "names the slots that are"));
-        }
-    }
+    require_free(
+        slots, [this, end](Slot slot) { return slot < end && core_->is(slot, Core::present); },
+        [this](Slot slot) { return core_->is(slot, Core::live); });
     core_->insert(slots, vectors, threads);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -199,7 +200,9 @@ float quantise(const float* values, std::size_t count, std::int8_t* bytes) {
     for (std::size_t i = 0; i < count; ++i) {
         largest = std::max(largest, std::fabs(values[i]));
     }
-    const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+    // Values that small are zeros in a step of theirs: 127 / largest must be finite.
+    constexpr float largest_min = 127.0F * std::numeric_limits<float>::min();
+    const float inverse = largest >= largest_min ? 127.0F / largest : 0.0F;
     for (std::size_t i = 0; i < count; ++i) {
         // To the nearest: the cast cuts off, and 0.5 with the value's sign makes it round.
         const float scaled = values[i] * inverse;

@@ -184,7 +184,9 @@ void HnswIndex::drop(std::span<const Slot> slots) {
 
 // So many that a sweep ends before enough was removed for the next one.
 std::size_t HnswIndex::nodes_per_change(std::size_t slots) const {
-    return slots * (static_cast<std::size_t>(std::ceil(1.0F / options_.removed_share_max)) + 1);
+    // Below the share of one node among all that there can be, 1 / share would not fit and says no more.
+    const float share = std::max(options_.removed_share_max, 1.0F / static_cast<float>(slot_max));
+    return slots * (static_cast<std::size_t>(std::ceil(1.0F / share)) + 1);
 }
 
 // Nodes that come later are linked to none that is doomed, so nodes up to here are all that a sweep has to visit.

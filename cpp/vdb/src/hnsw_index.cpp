@@ -38,21 +38,21 @@ IndexStats HnswIndex::stats() const {
 
 // The entry; then of each node its number of upper levels and its links, the lowest level first.
 void HnswIndex::save_more(ByteWriter& out, std::span<const Slot> held) const {
-    out.put(entry_.load(std::memory_order_relaxed));
+    out.fixed(entry_.load(std::memory_order_relaxed));
     for (const Slot slot : held) {
         const std::size_t levels = level_of(slot);
-        out.put(static_cast<std::uint8_t>(levels));
+        out.fixed(static_cast<std::uint8_t>(levels));
         for (std::size_t level = 0; level <= levels; ++level) {
             for (const Link& link : links_of(slot, level)) {
-                out.put(link.load(std::memory_order_relaxed));
+                out.fixed(link.load(std::memory_order_relaxed));
             }
         }
     }
 }
 
-void HnswIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live,
+void HnswIndex::load_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live,
                           std::span<const std::byte> rows) {
-    const auto entry = in.get<std::uint64_t>();
+    const auto entry = in.fixed<std::uint64_t>();
     const std::size_t end = held.empty() ? 0 : std::size_t{held.back()} + 1;
     const std::size_t bytes = codec_.row_bytes();
     in.require_left(held.size(), 1 + 2 * width_ * sizeof(Slot));
@@ -62,7 +62,7 @@ void HnswIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std:
     for (std::size_t i = 0; i < held.size(); ++i) {
         std::copy_n(rows.data() + i * bytes, bytes, rows_.row(held[i]));
         there[held[i]] = true;
-        const auto levels = std::size_t{in.get<std::uint8_t>()};
+        const auto levels = std::size_t{in.fixed<std::uint8_t>()};
         require_bytes(levels <= level_max, "a node has too many levels");
         if (levels != 0) {
             in.require_left(levels * width_, sizeof(Slot));
@@ -71,7 +71,7 @@ void HnswIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std:
         for (std::size_t level = 0; level <= levels; ++level) {
             const std::span<Link> to = links_of(held[i], level);
             links.resize(to.size());
-            in.get(links.data(), links.size());
+            in.values(links.data(), links.size());
             const auto used = std::find(links.begin(), links.end(), no_slot);
             require_bytes(std::all_of(used, links.end(), [](Slot x) { return x == no_slot; }),
                           "a row of links has a gap");

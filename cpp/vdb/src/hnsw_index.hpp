@@ -60,7 +60,7 @@ protected:
     }
     [[nodiscard]] bool keeps_removed() const override { return true; }
     void save_more(ByteWriter& out, std::span<const Slot> held) const override;
-    void load_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live,
+    void load_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live,
                    std::span<const std::byte> rows) override;
 
 private:

@@ -195,7 +195,7 @@ std::unique_ptr<Index> load_index(std::span<const std::byte> bytes) {
         std::equal(std::begin(graph_magic), std::end(graph_magic), reinterpret_cast<const char*>(bytes.data()))) {
         return std::make_unique<GraphAdaptor>(GraphIndex::load(bytes), "loaded");
     }
-    ByteReader in(bytes);
+    IndexReader in(bytes, saved_index);
     const IndexOptions options = SlotIndex::read_head(in);
     std::unique_ptr<SlotIndex> index;
     switch (options.kind) {

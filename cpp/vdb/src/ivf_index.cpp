@@ -18,7 +18,6 @@
 namespace sage::vdb {
 namespace {
 
-constexpr std::size_t learn_min = 1000;
 constexpr std::size_t list_rows_min = 256;
 constexpr Slot nobody = ~Slot{0};
 
@@ -105,7 +104,7 @@ protected:
     }
     [[nodiscard]] std::size_t kept_bytes() const override { return memory_.load(std::memory_order_relaxed); }
     void save_more(ByteWriter& out, std::span<const Slot> held) const override;
-    void load_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live,
+    void load_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live,
                    std::span<const std::byte> rows) override;
 
 private:
@@ -419,23 +418,23 @@ std::string IvfIndex::explain() const {
 
 // The number of lists, their centres, and the list of each slot.
 void IvfIndex::save_more(ByteWriter& out, std::span<const Slot> held) const {
-    out.put(std::uint64_t{owned_ ? owned_->lists.size() : 0});
+    out.fixed(std::uint64_t{owned_ ? owned_->lists.size() : 0});
     if (!owned_) {
         return;
     }
-    out.put(owned_->centres.data(), owned_->centres.size());
+    out.values(owned_->centres.data(), owned_->centres.size());
     std::unordered_map<const List*, std::uint32_t> numbers;
     for (std::size_t i = 0; i < owned_->lists.size(); ++i) {
         numbers.emplace(owned_->lists[i].get(), static_cast<std::uint32_t>(i));
     }
     for (const Slot slot : held) {
-        out.put(numbers.at(block_of(places_[slot])->list));
+        out.fixed(numbers.at(block_of(places_[slot])->list));
     }
 }
 
-void IvfIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& /*live*/,
+void IvfIndex::load_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& /*live*/,
                          std::span<const std::byte> rows) {
-    const auto count = in.get<std::uint64_t>();
+    const auto count = in.fixed<std::uint64_t>();
     require_bytes(count <= Slot{1} << 24U && (count != 0 || held.empty()), "it has no lists, or too many");
     if (count == 0) {
         return;
@@ -443,7 +442,7 @@ void IvfIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std::
     in.require_left(count, options_.dimension * sizeof(float));
     auto partition = std::make_unique<Partition>();
     partition->centres.resize(count * options_.dimension);
-    in.get(partition->centres.data(), partition->centres.size());
+    in.values(partition->centres.data(), partition->centres.size());
     require_bytes(std::all_of(partition->centres.begin(), partition->centres.end(),
                               [](float x) { return std::fabs(x) <= 6.5e18F; }),
                   "a centre is not finite");
@@ -451,7 +450,7 @@ void IvfIndex::load_rows(ByteReader& in, std::span<const Slot> held, const std::
         partition->lists.push_back(std::make_shared<List>());
     }
     std::vector<std::uint32_t> numbers(held.size());
-    in.get(numbers.data(), numbers.size());
+    in.values(numbers.data(), numbers.size());
     reserve_homes(held.empty() ? 0 : std::size_t{held.back()} + 1);
     for (std::size_t i = 0; i < held.size(); ++i) {
         require_bytes(numbers[i] < count, "a list is unknown");

@@ -6,10 +6,10 @@
 #include <cstring>
 #include <exception>
 #include <thread>
-#include <unordered_set>
 #include <utility>
 
 #include "sage/common/error.hpp"
+#include "slot_checks.hpp"
 
 namespace sage::vdb {
 namespace {
@@ -147,32 +147,10 @@ void SlotIndex::normalise(std::span<float> vectors) const {
 
 void SlotIndex::check_insert(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) const {
     const std::size_t dimension = options_.dimension;
-    if (vectors.size() / dimension != slots.size() || vectors.size() % dimension != 0) {
-        throw InvalidArgument("vectors must hold one row of dimension " + std::to_string(dimension) +
-                              " per slot, got " + std::to_string(vectors.size()) + " values for " +
-                              std::to_string(slots.size()) + " slots");
-    }
-    if (threads < 1) {
-        throw InvalidArgument("threads must be >= 1, got 0");
-    }
+    require_rows(vectors.size(), slots.size(), dimension);
+    require_threads(threads);
     require_vectors(vectors, dimension, is_narrow(options_) && options_.metric != Metric::cosine, "vectors");
-    std::unordered_set<Slot> seen;
-    seen.reserve(slots.size());
-    for (const Slot slot : slots) {
-        if (slot > slot_max) {
-            throw InvalidArgument("a slot must be at most " + std::to_string(slot_max) + ", got " +
-                                  std::to_string(slot));
-        }
-        if (!seen.insert(slot).second) {
-            throw InvalidArgument("slots must be distinct within a batch, got " + std::to_string(slot) + " twice");
-        }
-        if (is_held(slot)) {
-            throw InvalidArgument("slot " + std::to_string(slot) +
-                                  (is_live(slot) ? " must be free, it holds a vector; remove it first"
-                                                 : " was removed and is not free yet; take_free() names the slots "
-                                                   "that are"));
-        }
-    }
+    require_free(slots, [this](Slot slot) { return is_held(slot); }, [this](Slot slot) { return is_live(slot); });
 }
 
 void SlotIndex::reserve_slots(std::size_t end) {

@@ -4,20 +4,20 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "byte_stream.hpp"
 #include "exact_scan.hpp"
 #include "sage/common/epoch.hpp"
 #include "sage/vdb/index.hpp"
+#include "sage/vdb/slot_set.hpp"
 #include "slot_array.hpp"
 
 namespace sage::vdb {
@@ -26,53 +26,9 @@ namespace sage::vdb {
 void share_work(std::size_t count, std::size_t threads, std::size_t claim,
                 const std::function<void(std::size_t)>& work);
 
-class ByteWriter {
-public:
-    template <class T>
-    void put(const T* values, std::size_t count) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        if (count != 0) {
-            bytes_.resize(bytes_.size() + count * sizeof(T));
-            std::memcpy(bytes_.data() + bytes_.size() - count * sizeof(T), values, count * sizeof(T));
-        }
-    }
-    template <class T>
-    void put(const T& value) {
-        put(&value, 1);
-    }
-    std::vector<std::byte> take() { return std::move(bytes_); }
+using IndexReader = ByteReader<InvalidArgument>;
 
-private:
-    std::vector<std::byte> bytes_;
-};
-
-// Reads what a ByteWriter wrote; InvalidArgument instead of a step beyond the end.
-class ByteReader {
-public:
-    explicit ByteReader(std::span<const std::byte> bytes) : left_(bytes) {}
-    template <class T>
-    void get(T* values, std::size_t count) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        require_left(count, sizeof(T));
-        if (count != 0) {
-            std::memcpy(values, left_.data(), count * sizeof(T));
-        }
-        left_ = left_.subspan(count * sizeof(T));
-    }
-    template <class T>
-    T get() {
-        T value;
-        get(&value, 1);
-        return value;
-    }
-    // Before anything of that size is allocated.
-    void require_left(std::size_t count, std::size_t size) const;
-    [[nodiscard]] std::span<const std::byte> left() const { return left_; }
-
-private:
-    std::span<const std::byte> left_;
-};
-
+inline constexpr const char* saved_index = "not a saved index";
 [[noreturn]] void refuse_bytes(const std::string& why);
 void require_bytes(bool holds, const char* why);
 
@@ -97,7 +53,6 @@ public:
     static constexpr float length_max = 6.5e18F;
     // So many vectors a codec that learns has to have seen; fewer are compared in their fine form.
     static constexpr std::size_t learn_min = 256;
-    static constexpr Slot slot_max = (Slot{1} << 31U) - 2U;
 
     void insert(std::span<const Slot> slots, std::span<const float> vectors, std::size_t threads) override;
     std::size_t remove(std::span<const Slot> slots) override;
@@ -118,9 +73,9 @@ public:
     [[nodiscard]] IndexStats stats() const override;
     [[nodiscard]] std::vector<std::byte> save() const override;
 
-    void load(ByteReader& in);
+    void load(IndexReader& in);
     // The head of a file, up to what load() reads.
-    [[nodiscard]] static IndexOptions read_head(ByteReader& in);
+    [[nodiscard]] static IndexOptions read_head(IndexReader& in);
 
 protected:
     explicit SlotIndex(const IndexOptions& options);
@@ -141,7 +96,7 @@ protected:
     [[nodiscard]] virtual std::size_t kept_bytes() const = 0;
     virtual void save_more(ByteWriter& /*out*/, std::span<const Slot> /*held*/) const {}
     // Links what was loaded: `vectors` are the decoded rows of `held`.
-    virtual void load_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live,
+    virtual void load_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live,
                            std::span<const std::byte> rows) = 0;
     // Whether removed rows go into a file.
     [[nodiscard]] virtual bool keeps_removed() const { return false; }
@@ -189,8 +144,8 @@ private:
     // Whether the codec is ready and what is live was placed.
     [[nodiscard]] bool has_learned() const { return learned_.load(std::memory_order_acquire); }
     void look_at_fine(SearchScratch& scratch, const Allowed* allowed, TopK& best) const;
-    void load_fine_rows(ByteReader& in, std::span<const Slot> held);
-    void load_codec_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live);
+    void load_fine_rows(IndexReader& in, std::span<const Slot> held);
+    void load_codec_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live);
 
     std::atomic<bool> learned_;
     SlotArray<std::atomic<std::uint64_t>> live_{1};

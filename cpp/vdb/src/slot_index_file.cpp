@@ -1,6 +1,5 @@
 // How the indexes over slots are saved and loaded.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <string>
 
@@ -9,8 +8,6 @@
 
 namespace sage::vdb {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "the format is little endian");
 
 constexpr char magic[8] = {'S', 'A', 'G', 'E', 'I', 'N', 'D', 'X'};
 constexpr std::uint32_t version = 1;
@@ -34,18 +31,11 @@ struct Head {
 
 }  // namespace
 
-void refuse_bytes(const std::string& why) { throw InvalidArgument("not a saved index: " + why); }
+void refuse_bytes(const std::string& why) { throw InvalidArgument(std::string(saved_index) + ": " + why); }
 
 void require_bytes(bool holds, const char* why) {
     if (!holds) {
         refuse_bytes(why);
-    }
-}
-
-void ByteReader::require_left(std::size_t count, std::size_t size) const {
-    if (size != 0 && count > left_.size() / size) {
-        refuse_bytes("it ends too early, " + std::to_string(count) + " values of " + std::to_string(size) +
-                     " bytes were expected and " + std::to_string(left_.size()) + " bytes are left");
     }
 }
 
@@ -54,15 +44,15 @@ void ByteReader::require_left(std::size_t count, std::size_t size) const {
 // codec's centre and rows, and what the kind adds.
 std::vector<std::byte> SlotIndex::save() const {
     ByteWriter out;
-    out.put(magic, sizeof magic);
-    out.put(version);
-    out.put(Head{static_cast<std::uint32_t>(index_kind_from_name(name())),
+    out.values(magic, sizeof magic);
+    out.fixed(version);
+    out.fixed(Head{static_cast<std::uint32_t>(index_kind_from_name(name())),
                  static_cast<std::uint32_t>(options_.metric), static_cast<std::uint32_t>(options_.storage),
                  options_.rerank ? static_cast<std::uint32_t>(*options_.rerank) : no_rerank, options_.rerank_factor,
                  options_.lists, options_.links, options_.build_effort, options_.removed_share_max, 0,
                  options_.dimension});
     const bool learned = has_learned();
-    out.put(static_cast<std::uint8_t>(learned ? 1 : 0));
+    out.fixed(static_cast<std::uint8_t>(learned ? 1 : 0));
     std::vector<Slot> held;
     std::vector<std::uint8_t> states(slot_end());
     std::vector<bool> placed(held_.size(), learned);
@@ -77,32 +67,32 @@ std::vector<std::byte> SlotIndex::save() const {
             held.push_back(slot);
         }
     }
-    out.put(std::uint64_t{states.size()});
-    out.put(states.data(), states.size());
+    out.fixed(std::uint64_t{states.size()});
+    out.values(states.data(), states.size());
     for (const Slot slot : held) {
         if (fine_) {
-            out.put(fine_rows_->row(slot), fine_->row_bytes());
+            out.values(fine_rows_->row(slot), fine_->row_bytes());
         }
     }
     if (learned) {
-        out.put(codec_.centre().data(), codec_.centre().size());
+        out.values(codec_.centre().data(), codec_.centre().size());
         for (const Slot slot : held) {
-            out.put(row_of(slot), codec_.row_bytes());
+            out.values(row_of(slot), codec_.row_bytes());
         }
         save_more(out, held);
     }
     return out.take();
 }
 
-IndexOptions SlotIndex::read_head(ByteReader& in) {
+IndexOptions SlotIndex::read_head(IndexReader& in) {
     char begin[sizeof magic];
-    in.get(begin, sizeof begin);
+    in.values(begin, sizeof begin);
     require_bytes(std::equal(std::begin(begin), std::end(begin), std::begin(magic)), "it does not begin as one");
-    if (const auto found = in.get<std::uint32_t>(); found != version) {
+    if (const auto found = in.fixed<std::uint32_t>(); found != version) {
         refuse_bytes("its version is " + std::to_string(found) + ", this program reads version " +
                      std::to_string(version));
     }
-    const auto head = in.get<Head>();
+    const auto head = in.fixed<Head>();
     require_bytes(head.kind >= 1 && head.kind <= static_cast<std::uint32_t>(IndexKind::graph), "its kind is unknown");
     require_bytes(head.metric <= static_cast<std::uint32_t>(Metric::l2), "its metric is unknown");
     require_bytes(head.storage <= static_cast<std::uint32_t>(Storage::bit1), "its storage is unknown");
@@ -124,15 +114,15 @@ IndexOptions SlotIndex::read_head(ByteReader& in) {
     return options;
 }
 
-void SlotIndex::load(ByteReader& in) {
-    const auto learned = in.get<std::uint8_t>();
+void SlotIndex::load(IndexReader& in) {
+    const auto learned = in.fixed<std::uint8_t>();
     require_bytes(learned == 1 || (learned == 0 && options_.storage == Storage::bit1),
                   "its codec is in no known state");
-    const auto end = in.get<std::uint64_t>();
+    const auto end = in.fixed<std::uint64_t>();
     in.require_left(end, 1);
     require_bytes(end <= std::uint64_t{slot_max} + 1, "it has too many slots");
     std::vector<std::uint8_t> states(end);
-    in.get(states.data(), states.size());
+    in.values(states.data(), states.size());
     const bool removed_may_be = keeps_removed() && learned == 1;
     std::vector<Slot> held;
     std::vector<Slot> lives;
@@ -156,7 +146,7 @@ void SlotIndex::load(ByteReader& in) {
         load_codec_rows(in, held, live);
     }
     learned_.store(learned == 1, std::memory_order_release);
-    require_bytes(in.left().empty(), "bytes follow behind its end");
+    in.finish();
     for (const Slot slot : held) {
         held_[slot] = true;
     }
@@ -169,25 +159,25 @@ void SlotIndex::load(ByteReader& in) {
     }
 }
 
-void SlotIndex::load_fine_rows(ByteReader& in, std::span<const Slot> held) {
+void SlotIndex::load_fine_rows(IndexReader& in, std::span<const Slot> held) {
     for (const Slot slot : held) {
         if (fine_) {
-            in.get(fine_rows_->row(slot), fine_->row_bytes());
+            in.values(fine_rows_->row(slot), fine_->row_bytes());
             const char* flaw = fine_->flaw(fine_rows_->row(slot));
             require_bytes(flaw == nullptr, flaw);
         }
     }
 }
 
-void SlotIndex::load_codec_rows(ByteReader& in, std::span<const Slot> held, const std::vector<bool>& live) {
+void SlotIndex::load_codec_rows(IndexReader& in, std::span<const Slot> held, const std::vector<bool>& live) {
     std::vector<float> centre(codec_.centre().size());
-    in.get(centre.data(), centre.size());
+    in.values(centre.data(), centre.size());
     require_bytes(std::all_of(centre.begin(), centre.end(), [](float x) { return std::fabs(x) <= length_max; }),
                   "its centre is not finite");
     codec_.set_centre(centre);
     in.require_left(held.size(), codec_.row_bytes());
     std::vector<std::byte> rows(held.size() * codec_.row_bytes());
-    in.get(rows.data(), rows.size());
+    in.values(rows.data(), rows.size());
     for (std::size_t i = 0; i < held.size(); ++i) {
         const char* flaw = codec_.flaw(rows.data() + i * codec_.row_bytes());
         require_bytes(flaw == nullptr, flaw);

@@ -354,6 +354,25 @@ TEST(GraphIndex, ScoresZeroVectorsUnderCosineWithZero) {
     EXPECT_EQ(vector, zero);
 }
 
+// Once, the step of their codes was computed as 127 / largest, which did not fit (found by fuzzing).
+TEST(GraphIndex, TakesTheSmallestNumbers) {
+    std::mt19937 random(10);
+    constexpr float least = std::numeric_limits<float>::denorm_min();
+    for (const Metric metric : {Metric::inner_product, Metric::l2}) {
+        GraphIndex index(4, metric);
+        auto vectors = random_values(random, 1200 * 4);
+        for (float& value : vectors) {
+            value *= least;  // some of them 0
+        }
+        index.insert(consecutive(1200), vectors);
+        const GraphHits hits = index.search(std::vector<float>{least, -least, 3 * least, 0.0F}, 5, 40);
+        ASSERT_EQ(hits.slots.size(), 5U);
+        for (const float score : hits.scores) {
+            EXPECT_TRUE(std::isfinite(score));
+        }
+    }
+}
+
 TEST(GraphIndex, SavesAndLoads) {
     constexpr std::size_t dimension = 12;
     std::mt19937 random(10);

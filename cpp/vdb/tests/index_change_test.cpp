@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <limits>
 #include <random>
 #include <string>
 #include <thread>
@@ -222,6 +223,19 @@ TEST(Hnsw, an_emptied_index_is_as_good_as_new) {
         EXPECT_EQ(index->remove(consecutive_slots(1, 600)), 1U);
         index->consolidate();
     }
+}
+
+// A share that small says "at once"; once, the work per change was computed as 1 / share and did not fit (found by fuzzing).
+TEST(Hnsw, unlinks_at_once_with_the_smallest_share) {
+    std::mt19937 random(27);
+    IndexOptions options = options_of(IndexKind::hnsw, Storage::float32);
+    options.removed_share_max = std::numeric_limits<float>::denorm_min();
+    const auto index = make_index(options);
+    index->insert(consecutive_slots(200), clustered_values(random, 200));
+    EXPECT_EQ(index->remove(consecutive_slots(50)), 50U);
+    EXPECT_EQ(index->take_free().size(), 50U);
+    EXPECT_EQ(index->stats().removed, 0U);
+    EXPECT_EQ(index->search(clustered_values(random, 1), 10, 200).slots.size(), 10U);
 }
 
 }  // namespace

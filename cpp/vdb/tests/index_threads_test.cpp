@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 
@@ -56,7 +57,11 @@ TEST_P(Threads, readers_see_whole_rows_while_one_writes) {
         std::jthread first(read, 1U);
         std::jthread second(read, 2U);
         std::mt19937 random(3);
-        for (std::size_t round = 1; round <= 25 || searches < 50; ++round) {
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+        const auto enough = [&](std::size_t round) {
+            return round > 25 || (round > 5 && std::chrono::steady_clock::now() >= end);
+        };
+        for (std::size_t round = 1; !enough(round) || searches < 50; ++round) {
             std::vector<Slot> gone;
             for (std::size_t i = 0; i < 40; ++i) {
                 gone.push_back(static_cast<Slot>(random() % count));

@@ -542,6 +542,9 @@ std::unique_ptr<FileLock> FaultFileSystem::try_lock(const std::string& path) {
             throw SimulatedCrash();
         }
     }
+    if (state_->read_only) {  // a lock file is opened for writing
+        throw IoError("cannot open '" + path + "': Read-only file system (errno " + std::to_string(EROFS) + ")", EROFS);
+    }
     if (!state_->locks.insert(path).second) {
         return nullptr;
     }
