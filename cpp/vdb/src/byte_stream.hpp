@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sage/common/error.hpp"
@@ -21,6 +22,10 @@ inline namespace byte_stream {
 
 class ByteWriter {
 public:
+    ByteWriter() = default;
+    // Writes into memory that is there already: take() gives it back.
+    explicit ByteWriter(std::vector<std::byte> room) : bytes_(std::move(room)) { bytes_.clear(); }
+
     void raw(std::string_view text) {
         append(text.data(), text.size());
     }

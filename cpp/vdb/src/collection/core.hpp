@@ -117,6 +117,7 @@ private:
     std::vector<Slot> main_removals_;  // passed, waiting for main_mutex_
     std::atomic<std::size_t> pending_count_{0};
     std::unique_ptr<Transaction> replaying_;
+    std::vector<std::byte> room_;  // of the last record, for the next one
 };
 
 }  // namespace sage::vdb::detail
