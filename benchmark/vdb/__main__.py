@@ -1,4 +1,7 @@
-"""`python -m benchmark.vdb`: engines side by side, a table against the targets, a JSON file; exit code 1 for a miss."""
+"""`python -m benchmark.vdb`: engines side by side, a table against the targets, a JSON file; exit code 1 for a miss.
+
+`--what search` (the default) measures the graph index, `--what ingest` durable writing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmark.vdb import ingest_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
@@ -24,9 +29,9 @@ def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _script(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(HERE / f"{engine}_peer.py"), *arguments],
+        [sys.executable, str(HERE / f"{script}.py"), *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -35,18 +40,18 @@ def _script(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _variants(engine: str) -> list[str]:
+def _variants(engine: str, kind: str) -> list[str]:
     """The variants of an engine, none if its package is not installed."""
-    listed = _script(engine, "--list")
+    listed = _script(f"{engine}_{kind}", "--list")
     if listed.returncode != 0:
         _say(f"{engine}: left out, {listed.stderr.strip().splitlines()[-1] if listed.stderr else 'no reason given'}")
         return []
     return list(json.loads(listed.stdout))
 
 
-def _measure(data: str, engine: str, variant: str, threads: int) -> dict[str, Any] | None:
+def _measure(kind: str, data: str, engine: str, variant: str, *more: str) -> dict[str, Any] | None:
     _say(f"{data} {engine} {variant}")
-    done = _script(engine, data, "--variant", variant, "--threads", str(threads))
+    done = _script(f"{engine}_{kind}", data, "--variant", variant, *more)
     if done.returncode != 0:
         _say(f"{engine} {variant}: failed, {done.stderr.strip()[-500:]}")
         return None
@@ -95,32 +100,51 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Run the benchmark as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.vdb", description=__doc__)
-    parser.add_argument("data", nargs="*", choices=["A", "B", "a", "b", []], help="default: A and B")
-    parser.add_argument("--only", action="append", choices=ENGINES, help="this engine; more than once for more")
-    parser.add_argument("--variant", action="append", help="only these variants of the peers")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the builds (default 2)")
-    given = parser.parse_args()
+def _all_results(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every variant of every engine gave, one after the other."""
     results: list[dict[str, Any]] = []
-    engines = {engine: _variants(engine) for engine in given.only or ENGINES}
+    search = given.what == "search"
+    kind = "peer" if search else "ingest"
+    engines = {
+        engine: _variants(engine, kind) for engine in given.only or (ENGINES if search else ingest_table.ENGINES)
+    }
+    more = ["--threads", str(given.threads)] if search else ["--mode", given.mode, "--seconds", str(given.seconds)]
     for data in given.data or ["A", "B"]:
         for engine, variants in engines.items():
             for variant in variants:
                 if given.variant and engine != "sage" and variant not in given.variant:
                     continue
-                result = _measure(data, engine, variant, given.threads)
+                result = _measure(kind, data, engine, variant, *more)
                 if result is not None:
                     results.append(result)
-    text = table(results)
+    return results
+
+
+def main() -> int:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.vdb", description=__doc__)
+    parser.add_argument("data", nargs="*", choices=["A", "B", "a", "b", []], help="default: A and B")
+    parser.add_argument("--what", choices=["search", "ingest"], default="search")
+    parser.add_argument("--only", action="append", help="this engine; more than once for more")
+    parser.add_argument("--variant", action="append", help="only these variants of the peers")
+    parser.add_argument("--threads", type=int, default=2, help="search: threads of the builds (default 2)")
+    parser.add_argument("--mode", choices=["batch", "rows"], default="batch", help="ingest: 1,000 rows a call, or 1")
+    parser.add_argument("--seconds", type=float, default=60.0, help="ingest: a writer stops then (default 60)")
+    given = parser.parse_args()
+    known = ENGINES if given.what == "search" else ingest_table.ENGINES
+    if not set(given.only or ()) <= set(known):
+        parser.error(f"--only takes {', '.join(known)}")
+    results = _all_results(given)
+    text = table(results) if given.what == "search" else ingest_table.table(results)
+    judged = judge if given.what == "search" else ingest_table.judge
     missed = 0
     for data in dict.fromkeys(result["data"] for result in results):
-        for what, wanted, reached in judge(data, [r for r in results if r["data"] == data]):
+        for what, wanted, reached in judged(data, [r for r in results if r["data"] == data]):
             missed += reached < wanted
             text += f"{'reached' if reached >= wanted else 'MISSED '}  {what}: {reached:.2f}, to reach {wanted:.2f}\n"
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / time.strftime("vdb-%Y%m%d-%H%M%S.json")
+    prefix = "vdb" if given.what == "search" else "vdb-ingest"
+    path = RESULTS / time.strftime(f"{prefix}-%Y%m%d-%H%M%S.json")
     path.write_text(json.dumps(results, indent=2) + "\n")
     sys.stdout.write(f"{text}\nraw results: {path}\n")
     return 1 if missed else 0

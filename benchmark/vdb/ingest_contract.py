@@ -39,7 +39,7 @@ TOLERANCE = 1e-4
 
 
 class Store(Protocol):
-    """One engine, on disk, set up so that a call of `insert` that has returned is as durable as the engine can make it."""
+    """One engine, on disk, set up so that what `insert` has written is as durable as the engine can make it."""
 
     def open(self, folder: Path, new: bool) -> None:
         """Open what is in `folder`, or make it."""
@@ -58,6 +58,8 @@ class Store(Protocol):
 
 
 Variants = Mapping[str, Callable[[data.Shape], Store]]
+# As a name of a variant: what has returned survives the end of the process, but not every loss of power.
+NOT_DURABLE = ("log", "unsynced")
 
 
 def numbers_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -126,6 +128,19 @@ def write_rows(store: Store, rows: data.Floats, seconds: float) -> int:
     return next_row
 
 
+def wrong_rows(store: Store, rows: data.Floats, acknowledged: int) -> int:
+    """How many of up to `SAMPLE` acknowledged rows are missing or are not what was written."""
+    ids = np.unique(np.linspace(0, acknowledged - 1, SAMPLE).astype(np.int64))
+    numbers, strings = numbers_of(ids), strings_of(ids)
+    answers = store.get(ids.tolist())
+    wrong = 0
+    for place, wanted in enumerate(ids.tolist()):
+        row, number, string = answers.get(wanted, (None, 0, ""))
+        near_enough = row is not None and np.abs(np.asarray(row, np.float32) - rows[wanted]).max() <= TOLERANCE
+        wrong += not (near_enough and number == numbers[place] and string == strings[place])
+    return wrong
+
+
 def _writer(store: Store, dataset: data.DataSet, folder: Path, mode: str, seconds: float) -> None:
     store.open(folder, True)
     rows = np.asarray(dataset.rows) if mode == "batch" else np.asarray(dataset.rows[:50_000])
@@ -145,18 +160,9 @@ def _reader(store: Store, dataset: data.DataSet, folder: Path, acknowledged: int
     opened = perf_counter() - start
     near = store.search(query)
     searched = perf_counter() - start
-    ids = np.unique(np.linspace(0, acknowledged - 1, SAMPLE).astype(np.int64))
-    numbers, strings = numbers_of(ids), strings_of(ids)
-    answers = store.get(ids.tolist())
-    wrong = 0
-    for place, wanted in enumerate(ids.tolist()):
-        row, number, string = answers.get(wanted, (None, 0, ""))
-        true = dataset.rows[wanted]
-        near_enough = row is not None and np.abs(np.asarray(row, np.float32) - true).max() <= TOLERANCE
-        wrong += not (near_enough and number == numbers[place] and string == strings[place])
     line = {
         "found": found,
-        "wrong_of_sample": wrong,
+        "wrong_of_sample": wrong_rows(store, dataset.rows, acknowledged),
         "open_seconds": round(opened, 3),
         "open_and_search_seconds": round(searched, 3),
         "answers": len(near),
@@ -236,6 +242,7 @@ def run_store(name: str, distribution: str | None, variants: Variants) -> int:
             "version": None if distribution is None else metadata.version(distribution),
             "data": given.data,
             "mode": given.mode,
+            "durable": given.variant not in NOT_DURABLE,
             **result,
         }
         print(json.dumps(line), flush=True)

@@ -1,9 +1,14 @@
-"""LanceDB: a table in a folder. `add` writes a file of data and a new version of the table; it syncs neither."""
+"""LanceDB: a table in a folder. `add` writes a file of data and a new version of the table, and syncs neither.
+
+`synced` does that for it: every new file and the folders that hold them.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +21,17 @@ from numpy.typing import NDArray
 
 
 class Lance:
-    def __init__(self, shape: data.Shape) -> None:
+    def __init__(self, shape: data.Shape, synced: bool) -> None:
         self._metric = shape.metric
+        self._synced = synced
+        self._known: set[str] = set()
         vector = pa.list_(pa.float32(), shape.dimension)
         self._schema = pa.schema(
             [("id", pa.int64()), ("vector", vector), ("year", pa.int64()), ("source", pa.string())]
         )
 
     def open(self, folder: Path, new: bool) -> None:
+        self._folder = folder
         database = lancedb.connect(folder)
         self._table = database.create_table("rows", schema=self._schema) if new else database.open_table("rows")
 
@@ -31,6 +39,17 @@ class Lance:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
         columns = [pa.array(ids), vectors, pa.array(numbers), pa.array(strings)]
         self._table.add(pa.Table.from_arrays(columns, schema=self._schema))
+        if self._synced:
+            self._sync()
+
+    def _sync(self) -> None:
+        for folder, _, names in os.walk(self._folder):
+            new = {f"{folder}/{name}" for name in names} - self._known
+            for path in [*new, folder] if new else []:
+                file = os.open(path, os.O_RDONLY)
+                os.fsync(file)
+                os.close(file)
+            self._known |= new
 
     def count(self) -> int:
         return int(self._table.count_rows())
@@ -45,4 +64,5 @@ class Lance:
 
 
 if __name__ == "__main__":
-    sys.exit(run_store("lancedb", "lancedb", {"table": Lance}))
+    VARIANTS = {"synced": partial(Lance, synced=True), "unsynced": partial(Lance, synced=False)}
+    sys.exit(run_store("lancedb", "lancedb", VARIANTS))

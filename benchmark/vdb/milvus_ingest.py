@@ -56,4 +56,5 @@ class Milvus:
 
 
 if __name__ == "__main__":
-    sys.exit(run_store("milvus-lite", "milvus-lite", {"flush": partial(Milvus, flush=True), "log": partial(Milvus, flush=False)}))
+    VARIANTS = {"flush": partial(Milvus, flush=True), "log": partial(Milvus, flush=False)}
+    sys.exit(run_store("milvus-lite", "milvus-lite", VARIANTS))

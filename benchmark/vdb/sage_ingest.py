@@ -25,7 +25,9 @@ class Sage:
         self._database = sage_db.open(folder)
         if new:
             shape = self._shape
-            self._rows = self._database.create_collection("rows", shape.dimension, metric=shape.metric, index=self._index)
+            self._rows = self._database.create_collection(
+                "rows", shape.dimension, metric=shape.metric, index=self._index
+            )
         else:
             self._rows = self._database.collection("rows")
 
