@@ -246,7 +246,7 @@ def test_what_is_restored_is_there_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 37.25, 1e15])
 def test_cosine_gives_back_every_bit(tmp_path: Path, scale: float) -> None:
     vectors = (np.random.default_rng(3).standard_normal((1500, 24)) * scale).astype(np.float32)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
     with sage_db.open(tmp_path / "db") as database:
         for name, rows in (("given", vectors), ("unit", unit)):
             database.create_collection(name, 24, index="graph").add(np.arange(1500), rows)
