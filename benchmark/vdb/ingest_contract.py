@@ -154,17 +154,18 @@ def _writer(store: Store, dataset: data.DataSet, folder: Path, mode: str, second
 
 def _reader(store: Store, dataset: data.DataSet, folder: Path, acknowledged: int) -> None:
     query = dataset.queries[0]
-    start = perf_counter()
+    start, started = perf_counter(), session_cpu_seconds()
     store.open(folder, False)
     found = store.count()
     opened = perf_counter() - start
     near = store.search(query)
-    searched = perf_counter() - start
+    searched, cpu = perf_counter() - start, session_cpu_seconds() - started
     line = {
         "found": found,
         "wrong_of_sample": wrong_rows(store, dataset.rows, acknowledged),
         "open_seconds": round(opened, 3),
         "open_and_search_seconds": round(searched, 3),
+        "open_and_search_cpu_seconds": round(cpu, 2),
         "answers": len(near),
     }
     print(json.dumps(line), flush=True)

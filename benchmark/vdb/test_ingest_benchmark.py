@@ -42,7 +42,13 @@ class Memory:
 
 def result(engine: str, rate: float, **more: Any) -> dict[str, Any]:
     plain = {"variant": "v", "mode": "batch", "data": "A", "durable": True, "lost": 0, "wrong_of_sample": 0, "rows": 10}
-    times = {"open_seconds": 0.4, "open_and_search_seconds": 0.5, "ingest_cpu_seconds": 1.0, "disk_mb": 1.0}
+    times = {
+        "open_seconds": 0.4,
+        "open_and_search_seconds": 0.5,
+        "open_and_search_cpu_seconds": 0.4,
+        "ingest_cpu_seconds": 1.0,
+        "disk_mb": 1.0,
+    }
     return {"engine": engine, "rows_per_second": rate, **plain, **times, **more}
 
 
