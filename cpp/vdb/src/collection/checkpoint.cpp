@@ -50,41 +50,55 @@ std::vector<std::byte> DatabaseCore::catalog_of(const Collections& collections, 
 }
 
 // The indexes first, while writers go on: one of them may be taking in a batch. The gate then only for the moment that
-// is written down.
+// is written down. The index of a collection that came between the two is free, or all begins again.
 void DatabaseCore::freeze(Frozen& frozen, const CollectionCore* only) {
-    const auto wanted = [only](const CollectionCore& collection) { return only == nullptr || only == &collection; };
-    Collections all;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        all = by_number_;
-    }
-    for (const auto& [number, collection] : all) {
-        if (wanted(*collection)) {
-            frozen.collections.emplace_back(collection);
-        }
-    }
-    const std::unique_lock<FairSharedMutex> gate(gate_);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    Collections now;
-    for (const auto& [number, collection] : by_number_) {
-        if (wanted(*collection)) {
-            now.emplace(number, collection);
-            if (!all.contains(number)) {
-                frozen.collections.emplace_back(collection);  // it came meanwhile
+    Collections held;
+    for (bool complete = false; !complete;) {
+        for (const auto& [number, collection] : wanted_collections(only)) {
+            if (held.emplace(number, collection).second) {
+                frozen.collections.emplace_back(collection);
             }
         }
+        const std::unique_lock<FairSharedMutex> gate(gate_);
+        const Collections now = wanted_collections(only);
+        complete = true;
+        for (const auto& [number, collection] : now) {
+            if (held.contains(number)) {
+                continue;
+            }
+            if (frozen.collections.emplace_back(collection, std::try_to_lock).index.owns_lock()) {
+                held.emplace(number, collection);
+            } else {
+                frozen.collections.pop_back();
+                complete = false;
+            }
+        }
+        if (!complete) {
+            continue;
+        }
+        for (CollectionCore::Frozen& part : frozen.collections) {
+            if (now.contains(part.core->number())) {  // it was not dropped meanwhile
+                part.core->freeze(part);
+            }
+        }
+        const std::lock_guard<std::mutex> lock(mutex_);
+        frozen.catalog = catalog_of(now, next_number_);
+        frozen.covered = store_ ? store_->log().last_sequence() : 0;
+        frozen.log_bytes = log_bytes_.load();
     }
-    if (only != nullptr && now.empty()) {
+}
+
+// All, or the one; throws NotFound when that was dropped.
+DatabaseCore::Collections DatabaseCore::wanted_collections(const CollectionCore* only) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (only == nullptr) {
+        return by_number_;
+    }
+    const auto found = by_number_.find(only->number());
+    if (found == by_number_.end()) {
         throw NotFound("the collection '" + only->name() + "' was dropped, it cannot be backed up any more");
     }
-    for (CollectionCore::Frozen& part : frozen.collections) {
-        if (now.contains(part.core->number())) {  // it was not dropped meanwhile
-            part.core->freeze(part);
-        }
-    }
-    frozen.catalog = catalog_of(now, next_number_);
-    frozen.covered = store_ ? store_->log().last_sequence() : 0;
-    frozen.log_bytes = log_bytes_.load();
+    return {*found};
 }
 
 void DatabaseCore::save(storage::SnapshotWriter& writer, const Frozen& frozen) {
@@ -151,19 +165,21 @@ DatabaseCore::Collections DatabaseCore::read_backup(const std::string& path) {
 void DatabaseCore::restore(const std::string& path) {
     require_writable();
     const std::lock_guard<std::mutex> alone(checkpoint_mutex_);
-    Collections fresh = read_backup(path);
+    const Collections fresh = read_backup(path);
     {
+        Frozen frozen;
+        for (const auto& [number, collection] : fresh) {
+            frozen.collections.emplace_back(collection);
+        }
         // Writers wait until the snapshot is durable: what they wrote before it is gone with it.
         const std::unique_lock<FairSharedMutex> gate(gate_);
         if (closed_.load(std::memory_order_acquire)) {
             throw InvalidArgument("the database is closed; open it again to change it");
         }
-        Frozen frozen;
-        for (const auto& [number, collection] : fresh) {
-            frozen.collections.emplace_back(collection);
-            collection->freeze(frozen.collections.back());
+        for (CollectionCore::Frozen& part : frozen.collections) {
+            part.core->freeze(part);
         }
-        frozen.catalog = catalog_of(fresh, next_number_);
+        frozen.catalog = catalog_of(fresh, fresh.empty() ? 1 : fresh.rbegin()->first + 1);
         if (store_) {
             frozen.covered = store_->log().last_sequence();
             frozen.log_bytes = log_bytes_.load();

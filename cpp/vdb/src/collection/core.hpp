@@ -68,6 +68,9 @@ public:
     // What save() writes while writers and readers go on; the index stands still as long as it lives.
     struct Frozen {
         explicit Frozen(std::shared_ptr<CollectionCore> of) : core(std::move(of)), index(core->main_mutex_) {}
+        // Does not wait: index.owns_lock() says whether it has it.
+        Frozen(std::shared_ptr<CollectionCore> of, std::try_to_lock_t now)
+            : core(std::move(of)), index(core->main_mutex_, now) {}
 
         std::shared_ptr<CollectionCore> core;
         std::unique_lock<std::mutex> index;  // main_mutex_

@@ -97,6 +97,7 @@ private:
     std::uint64_t read_catalog(const storage::Snapshot& snapshot, const Found& found) const;
     [[nodiscard]] std::vector<std::byte> catalog_of(const Collections& collections, std::uint64_t next_number) const;
     void freeze(Frozen& frozen, const CollectionCore* only);
+    [[nodiscard]] Collections wanted_collections(const CollectionCore* only) const;
     static void save(storage::SnapshotWriter& writer, const Frozen& frozen);
     void write_checkpoint(const Frozen& frozen);
     [[nodiscard]] Collections read_backup(const std::string& path);
