@@ -91,12 +91,14 @@ bench: dev $(VENV)/.stamp-bench  ## measure SAGE beside its peers in the same ru
 # The peers are an extra: those whose packages are not installed are left out. BENCH_SECONDS bounds the whole run.
 BENCH_SECONDS ?= 1800
 .PHONY: bench-vdb
-bench-vdb: dev  ## measure the graph index beside vector libraries (ARGS="A --only sage"; make vdb-peers installs them)
+bench-vdb: dev  ## measure the vector database beside others (ARGS="A --only sage", "--workload ingest"; make vdb-peers installs them)
 	@timeout --foreground $(BENCH_SECONDS) $(PY) -m benchmark.vdb $(ARGS)
 
 .PHONY: vdb-peers
 vdb-peers: dev
-	@$(PIP) install $(PIN) hnswlib usearch faiss-cpu scalable-vs zvec
+	@for peer in hnswlib usearch faiss-cpu scalable-vs zvec sqlite-vec apsw lancedb qdrant-client chromadb \
+		'pymilvus[milvus-lite]'; do \
+		$(PIP) install $(PIN) "$$peer" || echo "$$peer: not to be had here, the benchmark leaves it out"; done
 
 # --- Checking it -----------------------------------------------------------------------------------------------------
 

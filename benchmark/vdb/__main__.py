@@ -1,4 +1,4 @@
-"""`python -m benchmark.vdb`: engines side by side, a table against the targets, a JSON file; exit code 1 for a miss."""
+"""`python -m benchmark.vdb`: engines side by side, tables against the targets, a JSON file; exit code 1 for a miss."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import exact_table, ingest_table, search_table
+
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 TIMEOUT_S = 900.0
 ENGINES = ("sage", "hnswlib", "usearch", "faiss", "svs", "zvec")
-# (data, at least so many times the best peer, so many times hnswlib M=16), at both recalls.
-TARGETS = {"A": (1.3, 3.5), "B": (2.0, 4.0)}
-MEMORY_SHARE_MAX = 0.7  # of hnswlib's, on B
-FILTER_MIN = 1.3  # times the best peer
-CHANGES_MIN = 1.5
-LOSS_MAX = 0.5  # points of recall
-WORKLOADS = ("search", "filter", "churn")
+WORKLOADS = ("search", "filter", "churn", "exact", "ingest")
 # The engines of a workload, and which of their variants.
 TAKE_PART = {
     "filter": {"sage": ["graph-float16"], "hnswlib": ["m16"], "faiss": ["ivf", "flat"]},
@@ -34,9 +30,15 @@ def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _script(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _script_of(workload: str, engine: str) -> str:
+    if workload == "exact":
+        return "exact_peer.py"
+    return f"{engine}_ingest.py" if workload == "ingest" else f"{engine}_peer.py"
+
+
+def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(HERE / f"{engine}_peer.py"), *arguments],
+        [sys.executable, str(HERE / script), *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -45,139 +47,94 @@ def _script(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _variants(engine: str) -> list[str]:
-    """The variants of an engine, none if its package is not installed."""
-    listed = _script(engine, "--list")
+def _variants(workload: str, engine: str) -> list[str]:
+    """The variants of an engine that take part, none if its package is not installed."""
+    if workload in TAKE_PART and engine not in TAKE_PART[workload]:
+        return []
+    listed = _run(_script_of(workload, engine), "--list")
     if listed.returncode != 0:
         _say(f"{engine}: left out, {listed.stderr.strip().splitlines()[-1] if listed.stderr else 'no reason given'}")
         return []
-    return list(json.loads(listed.stdout))
+    variants: list[str] = json.loads(listed.stdout)
+    if workload in TAKE_PART:
+        return [variant for variant in variants if variant in TAKE_PART[workload][engine]]
+    left_out = LEFT_OUT_OF_SEARCH.get(engine, []) if workload == "search" else []
+    return [variant for variant in variants if variant not in left_out]
 
 
-def _takes_part(workload: str, engine: str, variant: str) -> bool:
-    if workload == "search":
-        return variant not in LEFT_OUT_OF_SEARCH.get(engine, [])
-    return variant in TAKE_PART[workload].get(engine, [])
+def engines_of(workload: str) -> tuple[str, ...]:
+    """Whose scripts a workload has."""
+    if workload == "ingest":
+        return ingest_table.ENGINES
+    return ("exact",) if workload == "exact" else ENGINES
 
 
-def _measure(workload: str, data: str, engine: str, variant: str, threads: int) -> dict[str, Any] | None:
-    _say(f"{workload} {data} {engine} {variant}")
-    done = _script(engine, data, "--workload", workload, "--variant", variant, "--threads", str(threads))
-    if done.returncode != 0:
-        _say(f"{engine} {variant}: failed, {done.stderr.strip()[-500:]}")
-        return None
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+def _results_of(workload: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every variant of every engine gave, one after the other."""
+    more = ["--workload", workload, "--threads", str(given.threads)]
+    if workload == "ingest":
+        more = ["--mode", given.mode, "--seconds", str(given.seconds)]
+    elif workload == "exact":
+        more = []
+    results = []
+    engines = [engine for engine in engines_of(workload) if not given.only or engine in given.only]
+    variants = {engine: _variants(workload, engine) for engine in engines}
+    for data in given.data or ["A", "B"]:
+        for engine in engines:
+            for variant in variants[engine]:
+                if given.variant and engine != "sage" and variant not in given.variant:
+                    continue
+                _say(f"{workload} {data} {engine} {variant}")
+                done = _run(_script_of(workload, engine), data, "--variant", variant, *more)
+                if done.returncode != 0:
+                    _say(f"{engine} {variant}: failed, {done.stderr.strip()[-500:]}")
+                    continue
+                results.append(json.loads(done.stdout.strip().splitlines()[-1]) | {"workload": workload})
+    return results
 
 
-def _best(results: list[dict[str, Any]], key: str) -> float:
-    return max((result[key] for result in results if result.get(key) is not None), default=0.0)
-
-
-def judge(data: str, results: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """What of the targets can be said: (what, to reach, reached)."""
-    lines = _judge_searches(data, [r for r in results if r.get("workload", "search") == "search"])
-    for workload, keys, wanted in (
-        ("filter", ("filter_0.01", "filter_0.1"), FILTER_MIN),
-        ("churn", ("upserts_single", "upserts_batch", "changes_single", "changes_batch"), CHANGES_MIN),
-    ):
-        of_it = [r for r in results if r.get("workload") == workload]
-        mine = [r for r in of_it if r["engine"] == "sage"]
-        peers = [r for r in of_it if r["engine"] != "sage"]
-        for key in keys:
-            if mine and _best(peers, key):
-                lines.append((f"{data} {key}: x best peer", wanted, _best(mine, key) / _best(peers, key)))
-        for key in ("lost_0.95", "lost_0.99") if mine and workload == "churn" else ():
-            # As "at least": what is left of the points that may be lost.
-            lines.append((f"{data} {key}: points left of {LOSS_MAX}", 0.0, LOSS_MAX - mine[0][key]))
-    return lines
-
-
-def _judge_searches(data: str, results: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    mine = [result for result in results if result["engine"] == "sage"]
-    peers = [result for result in results if result["engine"] != "sage"]
-    hnswlib = [r for r in peers if r["engine"] == "hnswlib" and r["variant"] == "m16"]
-    lines = []
-    if data in TARGETS and mine and peers:
-        over_best, over_hnswlib = TARGETS[data]
-        for key, recall in (("qps_95", 0.95), ("qps_99", 0.99)):
-            if _best(peers, key):
-                lines.append((f"{data} at {recall}: x best peer", over_best, _best(mine, key) / _best(peers, key)))
-            if _best(hnswlib, key):
-                lines.append((f"{data} at {recall}: x hnswlib", over_hnswlib, _best(mine, key) / _best(hnswlib, key)))
-        if hnswlib:
-            # As "at least": how much longer, and larger, hnswlib is.
-            ratio = hnswlib[0]["build_seconds"] / mine[0]["build_seconds"]
-            lines.append((f"{data}: hnswlib's build time x", 1.0, ratio))
-            if data == "B":
-                share = hnswlib[0]["index_mb"] / mine[0]["index_mb"]
-                lines.append((f"{data}: hnswlib's memory x", 1.0 / MEMORY_SHARE_MAX, share))
-    return lines
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """The results as Markdown, the fastest first."""
-    searches = [result for result in results if result.get("workload", "search") == "search"]
-    text = _search_table(searches) if searches else ""
-    for workload in ("filter", "churn"):
-        of_it = [result for result in results if result.get("workload") == workload]
-        keys = [key for key, value in of_it[0].items() if isinstance(value, float)] if of_it else []
-        if not keys:
-            continue
-        text += "\n| data | engine | " + " | ".join(keys) + " |\n|---|---|" + "---|" * len(keys) + "\n"
-        for result in of_it:
-            values = [f"{result[key]:,.2f}" if result.get(key) is not None else "-" for key in keys]
-            text += f"| {result['data']} | {result['engine']} {result['variant']} | {' | '.join(values)} |\n"
-    return text
-
-
-def _search_table(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| data | engine | 0.95 | 0.99 | build s | build CPU s | MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for result in sorted(results, key=lambda r: (r["data"], -(r["qps_95"] or 0.0))):
-        rates = [f"{result[key]:,.0f}" if result[key] else "-" for key in ("qps_95", "qps_99")]
-        lines.append(
-            f"| {result['data']} | {result['engine']} {result['variant']} | {rates[0]} | {rates[1]} "
-            f"| {result['build_seconds']:.1f} | {result['build_cpu_seconds']:.1f} | {result['index_mb']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+def _report(workload: str, results: list[dict[str, Any]]) -> tuple[str, int]:
+    """The table of a workload with its targets, and how many of them are missed."""
+    tables = {"exact": exact_table.table, "ingest": ingest_table.table}
+    judges = {"exact": exact_table.judge, "ingest": ingest_table.judge}
+    text, missed = tables.get(workload, search_table.table)(results) + "\n", 0
+    for data in dict.fromkeys(result["data"] for result in results):
+        of_data = [result for result in results if result["data"] == data]
+        for what, wanted, reached in judges.get(workload, search_table.judge)(data, of_data):
+            missed += reached < wanted
+            text += f"{'reached' if reached >= wanted else 'MISSED '}  {what}: {reached:.2f}, to reach {wanted:.2f}\n"
+    return text, missed
 
 
 def main() -> int:
     """Run the benchmark as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.vdb", description=__doc__)
     parser.add_argument("data", nargs="*", choices=["A", "B", "a", "b", []], help="default: A and B")
-    parser.add_argument("--only", action="append", choices=ENGINES, help="this engine; more than once for more")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="more than once for more; default: all")
+    parser.add_argument("--only", action="append", help="this engine; more than once for more")
     parser.add_argument("--variant", action="append", help="only these variants of the peers")
-    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="default: all of them")
     parser.add_argument("--threads", type=int, default=2, help="threads of the builds (default 2)")
+    parser.add_argument("--mode", choices=["batch", "rows"], default="batch", help="ingest: 1,000 rows a call, or 1")
+    parser.add_argument("--seconds", type=float, default=60.0, help="ingest: a writer stops then (default 60)")
     given = parser.parse_args()
-    results: list[dict[str, Any]] = []
-    engines = {engine: _variants(engine) for engine in given.only or ENGINES}
-    runs = [
-        (workload, data, engine, variant)
-        for workload in given.workload or WORKLOADS
-        for data in given.data or ["A", "B"]
-        for engine, variants in engines.items()
-        for variant in variants
-        if _takes_part(workload, engine, variant)
-        and (engine == "sage" or not given.variant or variant in given.variant)
-    ]
-    for run in runs:
-        result = _measure(*run, given.threads)
-        if result is not None:
-            results.append(result)
-    text = table(results)
-    missed = 0
-    for data in dict.fromkeys(result["data"] for result in results):
-        for what, wanted, reached in judge(data, [r for r in results if r["data"] == data]):
-            missed += reached < wanted
-            text += f"{'reached' if reached >= wanted else 'MISSED '}  {what}: {reached:.2f}, to reach {wanted:.2f}\n"
+    workloads = given.workload or WORKLOADS
+    known = {engine for workload in workloads for engine in engines_of(workload)}
+    if not set(given.only or ()) <= known:
+        parser.error(f"--only takes {', '.join(sorted(known))}")
+    results, missed = [], 0
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / time.strftime("vdb-%Y%m%d-%H%M%S.json")
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    sys.stdout.write(f"{text}\nraw results: {path}\n")
+    for workload in workloads:
+        of_it = _results_of(workload, given)
+        if of_it:
+            results += of_it
+            text, missing = _report(workload, of_it)
+            missed += missing
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        # Each time: whoever stops a long run keeps what there is.
+        path.write_text(json.dumps(results, indent=2) + "\n")
+    sys.stdout.write(f"raw results: {path}\n")
     return 1 if missed else 0
 
 

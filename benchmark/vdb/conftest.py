@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-collect_ignore_glob = ["*_peer.py"]
+collect_ignore_glob = ["*_peer.py", "*_ingest.py"]
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -508,6 +508,14 @@ void bind_database_class(py::module_& module) {
                 database.get().backup(folder);
             },
             py::arg("path"), "A copy as of one moment in another folder.")
+        .def(
+            "restore",
+            [](DatabaseHandle& database, const py::object& path) {
+                const std::string folder = path_of(path);
+                const py::gil_scoped_release release;
+                database.get().restore(folder);
+            },
+            py::arg("path"), "Puts the collections of a backup in the place of all, in one step.")
         .def("stats", &database_stats, "Numbers about the files.")
         .def("close", &run<&vdb::Database::close>, "Makes a checkpoint and gives the folder back.");
 }
@@ -537,6 +545,14 @@ void bind_collection_class(py::module_& module) {
              py::arg("metadata"), py::arg("texts"), "A page in the order of the ids.")
         .def("stats", &collection_stats, "Sizes, the index and the fields.")
         .def("compact", &compact, py::arg("threads") = 0, "Puts every vector into the index now.")
+        .def(
+            "backup",
+            [](const CollectionHandle& collection, const py::object& path) {
+                const std::string folder = path_of(path);
+                const py::gil_scoped_release release;
+                collection.get().backup(folder);
+            },
+            py::arg("path"), "A copy of this collection alone in another folder.")
         .def_property_readonly("name", &collection_name)
         .def_property_readonly("options", &collection_options)
         .def("__contains__", &contains, py::arg("id"));

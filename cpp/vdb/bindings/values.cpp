@@ -22,13 +22,13 @@ std::string shown(py::handle object) {
     return text.size() <= longest ? text : text.substr(0, longest) + "...";
 }
 
-std::string text_of(py::handle object, const std::string& name) {
+std::string text_of(py::handle object, const ValueName& name) {
     // Lone surrogates are no text that could be written down; str.encode says so with a UnicodeEncodeError.
     try {
         return object.cast<std::string>();
     } catch (const py::cast_error&) {
         PyErr_Clear();
-        throw InvalidArgument(name + " must be text that has a UTF-8 form, got " + shown(object));
+        throw InvalidArgument(name.str() + " must be text that has a UTF-8 form, got " + shown(object));
     }
 }
 
@@ -38,9 +38,9 @@ py::object epoch() {
     return datetime_attr("datetime")(1970, 1, 1, py::arg("tzinfo") = datetime_attr("timezone").attr("utc"));
 }
 
-vdb::Time to_time(py::handle object, const std::string& name) {
+vdb::Time to_time(py::handle object, const ValueName& name) {
     if (object.attr("tzinfo").is_none()) {
-        throw InvalidArgument(name + " must have a time zone, got " + shown(object) +
+        throw InvalidArgument(name.str() + " must have a time zone, got " + shown(object) +
                               "; pass datetime(..., tzinfo=timezone.utc)");
     }
     const py::object since = object - epoch();
@@ -49,11 +49,11 @@ vdb::Time to_time(py::handle object, const std::string& name) {
     return {(days * 86'400 + seconds) * 1'000'000 + since.attr("microseconds").cast<std::int64_t>()};
 }
 
-std::int64_t to_int(py::handle object, const std::string& name) {
+std::int64_t to_int(py::handle object, const ValueName& name) {
     int overflow = 0;
     const std::int64_t value = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
     if (overflow != 0) {
-        throw InvalidArgument(name + " must fit into 64 bits, got " + shown(object));
+        throw InvalidArgument(name.str() + " must fit into 64 bits, got " + shown(object));
     }
     if (value == -1 && PyErr_Occurred() != nullptr) {
         throw py::error_already_set();
@@ -61,11 +61,11 @@ std::int64_t to_int(py::handle object, const std::string& name) {
     return value;
 }
 
-vdb::Strings to_string_list(py::handle object, const std::string& name) {
+vdb::Strings to_string_list(py::handle object, const ValueName& name) {
     vdb::Strings strings;
     for (const py::handle item : object) {
         if (!py::isinstance<py::str>(item)) {
-            throw InvalidArgument(name + " must be a list of str, it has " + shown(item));
+            throw InvalidArgument(name.str() + " must be a list of str, it has " + shown(item));
         }
         strings.push_back(text_of(item, name));
     }
@@ -76,7 +76,14 @@ bool is_list(py::handle object) { return py::isinstance<py::list>(object) || py:
 
 }  // namespace
 
-vdb::Value to_value(py::handle object, const std::string& name) {
+std::string ValueName::str() const {
+    if (of_ != nullptr) {
+        return of_->str() + "['" + std::string(text_) + "']";
+    }
+    return std::string(text_) + (place_ ? "[" + std::to_string(*place_) + "]" : "");
+}
+
+vdb::Value to_value(py::handle object, const ValueName& name) {
     if (py::isinstance<py::bool_>(object)) {
         return object.cast<bool>();
     }
@@ -101,7 +108,7 @@ vdb::Value to_value(py::handle object, const std::string& name) {
         return to_value(object.attr("item")(), name);
     }
     const std::string hint = object.is_none() ? "; leave the field out where it has no value" : "";
-    throw InvalidArgument(name + " must be int, float, bool, str, a list of str or a datetime, got " +
+    throw InvalidArgument(name.str() + " must be int, float, bool, str, a list of str or a datetime, got " +
                           type_name(object) + " " + shown(object) + hint);
 }
 
@@ -120,20 +127,22 @@ py::object from_value(const vdb::Value& value) {
         value);
 }
 
-vdb::Record to_record(py::handle object, const std::string& name) {
+vdb::Record to_record(py::handle object, const ValueName& name) {
     vdb::Record record;
     if (object.is_none()) {
         return record;
     }
     if (!py::isinstance<py::dict>(object)) {
-        throw InvalidArgument(name + " must be a dict or None, got " + type_name(object) + " " + shown(object));
+        throw InvalidArgument(name.str() + " must be a dict or None, got " + type_name(object) + " " + shown(object));
     }
-    for (const auto& [key, value] : py::reinterpret_borrow<py::dict>(object)) {
+    const auto fields = py::reinterpret_borrow<py::dict>(object);
+    record.reserve(fields.size());
+    for (const auto& [key, value] : fields) {
         if (!py::isinstance<py::str>(key)) {
-            throw InvalidArgument("the fields of " + name + " must be named by str, got " + shown(key));
+            throw InvalidArgument("the fields of " + name.str() + " must be named by str, got " + shown(key));
         }
         auto field = text_of(key, "a field's name");
-        vdb::Value content = to_value(value, name + "['" + field + "']");
+        vdb::Value content = to_value(value, ValueName(name, field));
         record.emplace_back(std::move(field), std::move(content));
     }
     return record;
@@ -155,8 +164,9 @@ std::vector<vdb::Record> to_records(const py::object& object) {
     if (!is_list(object)) {
         throw InvalidArgument("metadata must be a list with a dict for each id, got " + type_name(object));
     }
+    records.reserve(py::len(object));
     for (const py::handle item : object) {
-        records.push_back(to_record(item, "metadata[" + std::to_string(records.size()) + "]"));
+        records.push_back(to_record(item, ValueName("metadata", records.size())));
     }
     return records;
 }
@@ -178,13 +188,13 @@ std::vector<std::optional<std::string>> to_texts(const py::object& object) {
         throw InvalidArgument("texts must be a list with a str or None for each id, got " + type_name(object));
     }
     for (const py::handle item : object) {
-        const std::string name = "texts[" + std::to_string(texts.size()) + "]";
+        const ValueName name("texts", texts.size());
         if (item.is_none()) {
             texts.emplace_back();
         } else if (py::isinstance<py::str>(item)) {
             texts.emplace_back(text_of(item, name));
         } else {
-            throw InvalidArgument(name + " must be str or None, got " + type_name(item) + " " + shown(item));
+            throw InvalidArgument(name.str() + " must be str or None, got " + type_name(item) + " " + shown(item));
         }
     }
     return texts;

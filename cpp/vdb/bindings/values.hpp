@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -18,12 +19,29 @@
 
 namespace sage::bindings {
 
+// What errors call a value. It is put together when there is one: every value of every write has such a name.
+class ValueName {
+public:
+    ValueName(const char* text) : text_(text) {}
+    ValueName(const std::string& text) : text_(text) {}
+    // metadata[3]
+    ValueName(std::string_view text, std::size_t place) : text_(text), place_(place) {}
+    // metadata[3]['year']; both must live as long.
+    ValueName(const ValueName& of, std::string_view field) : text_(field), of_(&of) {}
+    [[nodiscard]] std::string str() const;
+
+private:
+    std::string_view text_;
+    std::optional<std::size_t> place_;
+    const ValueName* of_ = nullptr;
+};
+
 // What Python's bool, int, float, str, list of str and datetime (with a time zone) mean as a value; numpy's scalars
 // likewise. `name` is named in errors.
-[[nodiscard]] vdb::Value to_value(pybind11::handle object, const std::string& name);
+[[nodiscard]] vdb::Value to_value(pybind11::handle object, const ValueName& name);
 [[nodiscard]] pybind11::object from_value(const vdb::Value& value);
 
-[[nodiscard]] vdb::Record to_record(pybind11::handle object, const std::string& name);
+[[nodiscard]] vdb::Record to_record(pybind11::handle object, const ValueName& name);
 [[nodiscard]] pybind11::dict from_record(const vdb::Record& record);
 
 // None, or one dict or None for each document.

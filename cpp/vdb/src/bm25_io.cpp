@@ -3,6 +3,8 @@
 //   "SAGEBM25"  version: u32 = 1  k1: f64  b: f64
 //   documents: varint, then per document: the first slot or the gap to the next one, less 1 (varint), tokens (varint)
 //   terms: varint, then per term, ascending: length and bytes; documents: varint, then per document: slot as above, count
+#include <algorithm>
+
 #include "bm25_state.hpp"
 #include "byte_stream.hpp"
 
@@ -45,61 +47,102 @@ private:
     std::uint64_t next_ = 0;
 };
 
+// What is read, in arrays: documents in ascending order of slots, postings in the order of terms.
 struct Loaded {
-    Slot slot;
-    std::uint64_t missing;  // tokens that no term has accounted for yet
-    std::uint32_t length;
-    std::vector<std::uint32_t> terms;
+    std::vector<Slot> slots;
+    std::vector<std::uint32_t> lengths;
+    std::vector<std::uint32_t> missing;   // tokens that no term has accounted for yet
+    std::vector<std::uint32_t> distinct;  // terms
+    std::vector<std::uint32_t> places;    // of each posting: its document
+    std::vector<std::size_t> ends;        // of each term, in places
 };
 
-std::vector<Loaded> read_documents(Reader& in) {
-    std::vector<Loaded> documents;
+Loaded read_documents(Reader& in) {
+    Loaded loaded;
     const std::size_t count = in.count(std::size_t{slot_max} + 1, 2);
-    documents.reserve(count);
+    loaded.slots.reserve(count);
+    loaded.lengths.reserve(count);
     SlotReader slots;
     for (std::size_t i = 0; i < count; ++i) {
-        const Slot slot = slots.read(in);
-        const std::uint64_t length = in.varint(number_max);
-        documents.push_back({slot, length, static_cast<std::uint32_t>(length), {}});
+        loaded.slots.push_back(slots.read(in));
+        loaded.lengths.push_back(static_cast<std::uint32_t>(in.varint(number_max)));
     }
-    return documents;
+    loaded.missing = loaded.lengths;
+    loaded.distinct.assign(count, 0);
+    return loaded;
 }
 
-void read_term(Reader& in, Bm25State& state, std::vector<Loaded>& documents, std::uint32_t number, detail::Owner owner) {
-    const TextRef name(in.text(number_max));
-    in.require(!name.view().empty(), "a term is empty");
-    in.require(number == 0 || state.terms.find(number - 1)->name < name, "terms are not in ascending order");
-    const std::size_t count = in.count(documents.size(), 2);
-    in.require(count > 0, "a term is in no document");
-    detail::Term& term = state.terms.edit(number, owner);
-    term.name = name;
-    SlotReader slots;
-    auto document = documents.begin();
-    for (std::size_t i = 0; i < count; ++i) {
-        const Slot slot = slots.read(in);
-        // The next one is near: steps that double, then the middle of the last one.
-        std::ptrdiff_t step = 1;
-        while (documents.end() - document > step && document[step].slot < slot) {
-            document += step;
-            step *= 2;
-        }
-        document = std::lower_bound(document, documents.end() - document > step ? document + step + 1 : documents.end(),
-                                    slot, [](const Loaded& entry, Slot wanted) { return entry.slot < wanted; });
-        in.require(document != documents.end() && document->slot == slot, "a term is in an unknown document");
-        const std::uint64_t repeated = in.varint(document->missing);
-        in.require(repeated > 0, "a term is in a document no time");
-        document->missing -= repeated;
-        document->terms.push_back(number);
-        const Occurrence occurrence{static_cast<std::uint32_t>(repeated), document->length};
-        term.occurrences.change(slot, owner, [occurrence](Occurrence& value) {
-            value = occurrence;
-            return detail::Occurrences::Change{{occurrence, true}, true};
-        });
+// The place of `slot` at or behind `from`. Slots ascend, so it is no further away than the slots are; where they lie
+// densely it is just there.
+std::size_t place_of(const Reader& in, const std::vector<Slot>& slots, std::size_t from, Slot slot) {
+    in.require(from < slots.size() && slot >= slots[from], "a term is in an unknown document");
+    const std::size_t furthest = std::min<std::size_t>(slots.size() - 1, from + (slot - slots[from]));
+    if (slots[furthest] == slot) {
+        return furthest;
     }
-    state.names.change(name, owner, [number](std::uint32_t& value) {
-        value = number;
-        return persistent::Tree<detail::NameTraits>::Change{{}, true};
-    });
+    const auto end = slots.begin() + static_cast<std::ptrdiff_t>(furthest);
+    const auto found = std::lower_bound(slots.begin() + static_cast<std::ptrdiff_t>(from), end, slot);
+    in.require(found != end && *found == slot, "a term is in an unknown document");
+    return static_cast<std::size_t>(found - slots.begin());
+}
+
+detail::Occurrences read_occurrences(Reader& in, Loaded& loaded, detail::Owner owner) {
+    const std::size_t count = in.count(loaded.slots.size(), 2);
+    in.require(count > 0, "a term is in no document");
+    std::vector<Slot> keys(count);
+    std::vector<Occurrence> values(count);
+    SlotReader slots;
+    std::size_t place = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        keys[i] = slots.read(in);
+        place = place_of(in, loaded.slots, place, keys[i]);
+        const std::uint64_t repeated = in.varint(loaded.missing[place]);
+        in.require(repeated > 0, "a term is in a document no time");
+        values[i] = {static_cast<std::uint32_t>(repeated), loaded.lengths[place]};
+        loaded.missing[place] -= values[i].count;
+        ++loaded.distinct[place];
+        loaded.places.push_back(static_cast<std::uint32_t>(place));
+    }
+    loaded.ends.push_back(loaded.places.size());
+    return detail::Occurrences::build(std::move(keys), std::move(values), owner);
+}
+
+void read_terms(Reader& in, Loaded& loaded, Bm25State& state, detail::Owner owner) {
+    const std::size_t count = in.count(number_max, 4);
+    std::vector<TextRef> names;
+    std::vector<std::uint32_t> numbers;
+    for (std::uint32_t number = 0; number < count; ++number) {
+        const TextRef name(in.text(number_max));
+        in.require(!name.view().empty(), "a term is empty");
+        in.require(names.empty() || names.back() < name, "terms are not in ascending order");
+        detail::Term& term = state.terms.edit(number, owner);
+        term.name = name;
+        term.occurrences = read_occurrences(in, loaded, owner);
+        names.push_back(name);
+        numbers.push_back(number);
+    }
+    state.names = persistent::Tree<detail::NameTraits>::build(std::move(names), std::move(numbers), owner);
+    state.number_end = static_cast<std::uint32_t>(count);
+}
+
+void make_documents(const Loaded& loaded, Bm25State& state, detail::Owner owner) {
+    std::vector<persistent::Ref<Document>> documents;
+    documents.reserve(loaded.slots.size());
+    for (std::size_t i = 0; i < loaded.slots.size(); ++i) {
+        auto document = persistent::make_node<Document>();
+        document->length = loaded.lengths[i];
+        document->terms.reserve(loaded.distinct[i]);
+        state.documents.edit(loaded.slots[i], owner) = document;
+        state.slots.insert(loaded.slots[i], owner);
+        state.total_length += loaded.lengths[i];
+        documents.push_back(std::move(document));
+    }
+    std::size_t posting = 0;
+    for (std::uint32_t number = 0; number < loaded.ends.size(); ++number) {
+        for (; posting < loaded.ends[number]; ++posting) {
+            documents[loaded.places[posting]]->terms.push_back(number);
+        }
+    }
 }
 
 }  // namespace
@@ -146,23 +189,12 @@ Bm25Index Bm25Index::load(std::span<const std::byte> bytes) {
     in.require(state->options.b >= 0 && state->options.b <= 1, "b is not between 0 and 1");
     Bm25Index loaded(state->options);
     const detail::Owner owner = ++loaded.shared_->last_owner;
-    std::vector<Loaded> documents = read_documents(in);
-    const std::size_t terms = in.count(number_max, 4);
-    for (std::uint32_t number = 0; number < terms; ++number) {
-        read_term(in, *state, documents, number, owner);
-    }
-    state->number_end = static_cast<std::uint32_t>(terms);
+    Loaded contents = read_documents(in);
+    read_terms(in, contents, *state, owner);
     in.finish();
-    for (Loaded& entry : documents) {
-        in.require(entry.missing == 0, "a document has tokens that no term has");
-        auto document = persistent::make_node<Document>();
-        document->length = entry.length;
-        document->terms = std::move(entry.terms);
-        document->terms.shrink_to_fit();
-        state->documents.edit(entry.slot, owner) = document;
-        state->slots.insert(entry.slot, owner);
-        state->total_length += entry.length;
-    }
+    in.require(std::all_of(contents.missing.begin(), contents.missing.end(), [](std::uint32_t left) { return left == 0; }),
+               "a document has tokens that no term has");
+    make_documents(contents, *state, owner);
     loaded.shared_->published.store(std::move(state));
     return loaded;
 }

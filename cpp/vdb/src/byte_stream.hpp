@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "sage/common/error.hpp"
@@ -19,6 +20,10 @@ static_assert(std::endian::native == std::endian::little, "the stored formats ar
 
 class ByteWriter {
 public:
+    ByteWriter() = default;
+    // Writes into memory that is there already: take() gives it back.
+    explicit ByteWriter(std::vector<std::byte> room) : bytes_(std::move(room)) { bytes_.clear(); }
+
     void raw(std::string_view text) {
         append(text.data(), text.size());
     }

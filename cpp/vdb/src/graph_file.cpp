@@ -224,12 +224,12 @@ void GraphIndex::Core::read_graph(FileReader& in, const FileHeader& header, std:
     if (found_version >= 2) {
         float least = 0.0F;
         for (std::atomic<float>& recall : calibration.recalls) {
-            const auto value = in.get<float>();
+            const auto value = in.fixed<float>();
             require(value >= least && value <= 1.0F, "a recall falls with the effort or is no share");
             least = value;
             recall.store(value, std::memory_order_relaxed);
         }
-        calibration.changes = in.get<std::uint64_t>();
+        calibration.changes = in.fixed<std::uint64_t>();
         require(calibration.changes <= std::uint64_t{1} << 62U, "it speaks of more changes than there can be");
     }
     in.require_left(kept.size(), transform.code_dimension + options.degree * sizeof(Slot));

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <set>
+#include <vector>
 
 #include "metadata_state.hpp"
 #include "sage/common/error.hpp"
@@ -103,7 +103,9 @@ void set_value(Field& field, Slot slot, const Value& value, Owner owner) {
             if (known && field.number(slot) == key) {
                 return;
             }
-            clear_value(field, slot, owner);
+            if (known) {
+                clear_value(field, slot, owner);
+            }
             field.numbers.edit(slot, owner) = key;
             index_insert(field.number_index, key, slot, owner);
             break;
@@ -119,7 +121,9 @@ void set_value(Field& field, Slot slot, const Value& value, Owner owner) {
             if (known && field.text(slot)->view() == text) {
                 return;
             }
-            clear_value(field, slot, owner);
+            if (known) {
+                clear_value(field, slot, owner);
+            }
             const TextRef shared = intern(field.text_index, text);
             field.texts.edit(slot, owner) = shared;
             index_insert(field.text_index, shared, slot, owner);
@@ -225,19 +229,41 @@ void require_value(std::string_view name, const Value& value) {
     }
 }
 
+void require_distinct_names(const Record& record) {
+    constexpr std::size_t few = 16;  // below that looking at all pairs is faster than sorting
+    const std::string* twice = nullptr;
+    if (record.size() <= few) {
+        for (std::size_t i = 1; i < record.size(); ++i) {
+            for (std::size_t j = 0; j < i; ++j) {
+                twice = record[i].first == record[j].first ? &record[i].first : twice;
+            }
+        }
+    } else {
+        std::vector<const std::string*> names;
+        names.reserve(record.size());
+        for (const auto& entry : record) {
+            names.push_back(&entry.first);
+        }
+        std::sort(names.begin(), names.end(), [](const auto* left, const auto* right) { return *left < *right; });
+        const auto found = std::adjacent_find(names.begin(), names.end(),
+                                              [](const auto* left, const auto* right) { return *left == *right; });
+        twice = found == names.end() ? nullptr : *found;
+    }
+    if (twice != nullptr) {
+        throw InvalidArgument("a record must hold each field once, got " + quoted(*twice) + " twice");
+    }
+}
+
 // Before anything changes.
 void require_record(const MetadataState& state, Slot slot, const Record& record) {
     require_slot(slot);
-    std::set<std::string_view> names;
+    require_distinct_names(record);
     std::size_t added = 0;
     for (const auto& [name, value] : record) {
         if (name.empty() || name.size() > Metadata::field_name_bytes_max) {
             throw InvalidArgument("a metadata field's name must have 1 to " +
                                   std::to_string(Metadata::field_name_bytes_max) + " bytes, got " +
                                   std::to_string(name.size()) + ": " + quoted(name));
-        }
-        if (!names.insert(name).second) {
-            throw InvalidArgument("a record must hold each field once, got " + quoted(name) + " twice");
         }
         const Field* field = state.find(name);
         added += field == nullptr ? 1 : 0;

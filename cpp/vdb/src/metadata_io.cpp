@@ -88,23 +88,43 @@ void write_field(ByteWriter& out, const Field& field) {
     });
 }
 
-Strings read_dictionary(Reader& in) {
-    Strings texts(in.count(std::numeric_limits<std::uint32_t>::max()));
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-        texts[i] = in.text(Metadata::string_bytes_max);
-        in.require(i == 0 || texts[i - 1] < texts[i], "strings are not in ascending order");
+// The strings of a field, ascending, and the slots that have them.
+struct Dictionary {
+    std::vector<TextRef> texts;
+    std::vector<Posting> slots;
+};
+
+Dictionary read_dictionary(Reader& in) {
+    Dictionary dictionary;
+    const std::size_t count = in.count(std::numeric_limits<std::uint32_t>::max());
+    for (std::size_t i = 0; i < count; ++i) {
+        dictionary.texts.emplace_back(in.text(Metadata::string_bytes_max));
+        in.require(i == 0 || dictionary.texts[i - 1] < dictionary.texts[i], "strings are not in ascending order");
     }
-    return texts;
+    dictionary.slots.resize(count);
+    return dictionary;
 }
 
-const std::string& read_text(Reader& in, const Strings& texts, std::vector<bool>& used) {
-    in.require(!texts.empty(), "a string is missing");
-    const auto number = static_cast<std::size_t>(in.varint(texts.size() - 1));
-    used[number] = true;
-    return texts[number];
+const TextRef& read_text(Reader& in, Dictionary& dictionary, Slot slot, detail::Owner owner) {
+    in.require(!dictionary.texts.empty(), "a string is missing");
+    const auto number = static_cast<std::size_t>(in.varint(dictionary.texts.size() - 1));
+    dictionary.slots[number].insert(slot, owner);
+    return dictionary.texts[number];
 }
 
-Value read_value(Reader& in, FieldType type, const Strings& texts, std::vector<bool>& used) {
+persistent::Ref<detail::TextList> read_list(Reader& in, Dictionary& dictionary, Slot slot, detail::Owner owner) {
+    auto list = persistent::make_node<detail::TextList>();
+    list->items.resize(in.count(Metadata::list_items_max));
+    std::size_t total = 0;
+    for (TextRef& item : list->items) {
+        item = read_text(in, dictionary, slot, owner);
+        total += item.view().size();
+        in.require(total <= Metadata::list_bytes_max, "the strings of a list are too long");
+    }
+    return list;
+}
+
+Value read_value(Reader& in, FieldType type) {
     switch (type) {
         case FieldType::int64: return in.fixed<std::int64_t>();
         case FieldType::time: return Time{in.fixed<std::int64_t>()};
@@ -118,19 +138,27 @@ Value read_value(Reader& in, FieldType type, const Strings& texts, std::vector<b
             in.require(truth <= 1, "a bool is neither 0 nor 1");
             return truth == 1;
         }
-        case FieldType::string: return read_text(in, texts, used);
+        case FieldType::string:
         case FieldType::strings: break;
     }
-    Strings items(in.count(Metadata::list_items_max));
-    std::size_t total = 0;
-    for (std::string& item : items) {
-        const std::string& text = read_text(in, texts, used);
-        // Before the copy: numbers are short, what they stand for need not be.
-        total += text.size();
-        in.require(total <= Metadata::list_bytes_max, "the strings of a list are too long");
-        item = text;
+    in.fail("a value of a type that is read elsewhere");
+}
+
+void read_texts(Reader& in, const MetadataState& state, Field& field, std::span<const Slot> slots, detail::Owner owner) {
+    Dictionary dictionary = read_dictionary(in);
+    for (const Slot slot : slots) {
+        in.require(state.slots.contains(slot), "a slot with a value has no record");
+        if (field.type == FieldType::string) {
+            field.texts.edit(slot, owner) = read_text(in, dictionary, slot, owner);
+        } else {
+            field.lists.edit(slot, owner) = read_list(in, dictionary, slot, owner);
+        }
+        field.present.insert(slot, owner);
     }
-    return items;
+    in.require(std::all_of(dictionary.slots.begin(), dictionary.slots.end(),
+                           [](const Posting& slots_of) { return slots_of.count() > 0; }),
+               "a string is in no slot");
+    field.text_index = detail::TextIndex::build(std::move(dictionary.texts), std::move(dictionary.slots), owner);
 }
 
 void read_field(Reader& in, MetadataState& state, detail::Owner owner) {
@@ -140,15 +168,15 @@ void read_field(Reader& in, MetadataState& state, detail::Owner owner) {
     const auto type = static_cast<FieldType>(in.u8());
     in.require(type >= FieldType::int64 && type <= FieldType::time, "a field has an unknown type");
     const std::vector<Slot> slots = read_slots(in);
-    const bool has_texts = type == FieldType::string || type == FieldType::strings;
-    const Strings texts = has_texts ? read_dictionary(in) : Strings{};
-    std::vector<bool> used(texts.size());
     Field& field = state.edit(state.require(name, type, owner), owner);
+    if (type == FieldType::string || type == FieldType::strings) {
+        read_texts(in, state, field, slots, owner);
+        return;
+    }
     for (const Slot slot : slots) {
         in.require(state.slots.contains(slot), "a slot with a value has no record");
-        set_value(field, slot, read_value(in, type, texts, used), owner);
+        set_value(field, slot, read_value(in, type), owner);
     }
-    in.require(std::all_of(used.begin(), used.end(), [](bool seen) { return seen; }), "a string is in no slot");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "persistent/array.hpp"
@@ -43,7 +44,8 @@ struct IndexTraits {
     using Value = Posting;
     using Summary = Counts;
     using Delta = Counts;
-    static constexpr std::size_t leaf_capacity = 64;
+    // Strings of a batch lie anywhere: the smaller the leaves, the less is copied for each. Numbers often ascend.
+    static constexpr std::size_t leaf_capacity = std::is_same_v<KeyType, TextRef> ? 16 : 64;
     static constexpr std::size_t inner_capacity = 32;
 
     static Counts of(const Posting& posting) { return {posting.count(), 1}; }

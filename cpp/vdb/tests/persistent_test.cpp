@@ -95,6 +95,50 @@ TEST(Array, FollowsAMapAndKeepsItsVersions) {
 
 using Index = detail::NumberIndex;
 
+TEST(Tree, BuiltAtOnceIsAsBuiltOneByOne) {
+    std::mt19937 random(5);
+    for (const std::size_t count : {0U, 1U, 47U, 48U, 49U, 64U, 1200U, 60'000U}) {
+        std::vector<std::int64_t> keys;
+        std::vector<Posting> values;
+        std::map<std::int64_t, std::int64_t> model;
+        for (std::size_t i = 0; i < count; ++i) {
+            keys.push_back(static_cast<std::int64_t>(3 * i));
+            values.emplace_back();
+            values.back().insert(static_cast<Slot>(i), 1);
+            model[keys.back()] = 1;
+        }
+        Index tree = Index::build(keys, values, 1);
+        ASSERT_EQ(tree.size(), count);
+        const Index version = tree;
+        for (int turn = 0; turn < 3000; ++turn) {
+            const auto key = std::uniform_int_distribution<std::int64_t>(0, static_cast<std::int64_t>(3 * count + 5))(random);
+            const bool gone = turn % 3 == 0 && model.contains(key);
+            tree.change(key, 2, [gone, turn](Posting& posting) {
+                const std::int64_t before = posting.count();
+                posting.insert(static_cast<Slot>(100'000 + turn), 2);
+                return Index::Change{{gone ? -before : posting.count() - before, gone ? -1 : before == 0 ? 1 : 0}, !gone};
+            });
+            if (gone) {
+                model.erase(key);
+            } else {
+                ++model[key];
+            }
+        }
+        std::map<std::int64_t, std::int64_t> found;
+        std::int64_t slots = 0;
+        constexpr auto nowhere = [](std::int64_t) { return false; };
+        tree.for_each(nowhere, nowhere, [&](std::int64_t key, const Posting& posting) {
+            found[key] = posting.count();
+            slots += posting.count();
+        });
+        ASSERT_EQ(found, model);
+        ASSERT_EQ(tree.total().slots, slots);
+        ASSERT_EQ(tree.total().entries, static_cast<std::int64_t>(model.size()));
+        ASSERT_EQ(version.size(), count);
+        ASSERT_EQ(version.total().slots, static_cast<std::int64_t>(count));
+    }
+}
+
 void expect_same(const Index& tree, const std::map<std::int64_t, std::set<Slot>>& model, std::mt19937& random) {
     ASSERT_EQ(tree.size(), model.size());
     for (int turn = 0; turn < 20; ++turn) {

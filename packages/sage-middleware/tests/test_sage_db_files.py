@@ -190,6 +190,111 @@ def test_ten_thousand_collections(tmp_path: Path) -> None:
     assert time.monotonic() - began < 45
 
 
+def test_one_collection_is_backed_up_alone(tmp_path: Path) -> None:
+    with sage_db.open(tmp_path / "db") as database:
+        for name in ("notes", "others"):
+            database.create_collection(name, 2).add([f"{name} 1"], [[3.0, 4.0]], texts=[name])
+        notes = database.collection("notes")
+        notes.backup(tmp_path / "copy")
+        with pytest.raises(SageError, match="copy"):
+            notes.backup(tmp_path / "copy")
+        with sage_db.open(tmp_path / "copy") as copy:
+            assert copy.collection_names() == ["notes"]
+            assert [each.text for each in copy.collection("notes").documents()] == ["notes"]
+        database.drop_collection("notes")
+        with pytest.raises(InvalidArgumentError, match="'notes' was dropped"):
+            notes.backup(tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+
+
+def test_what_is_restored_is_there_as_a_whole(tmp_path: Path) -> None:
+    source = sage_db.memory()
+    for name in ("a", "b"):
+        source.create_collection(name, 2, metric="l2").add(np.arange(2000), np.ones((2000, 2)), texts=["new"] * 2000)
+    state = source.get_state()
+    with sage_db.open(tmp_path / "db", checkpoint_at_close=False) as database:
+        old = database.create_collection("a", 2, metric="l2")
+        old.add([1], [[1.0, 2.0]], texts=["old"])
+        database.create_collection("c", 2)
+        with pytest.raises(StoreError):
+            database.restore_state(state[:-20_000] + bytes(20_000))
+        assert database.collection_names() == ["a", "c"]
+        seen: set[tuple[str, ...]] = set()
+        ready, stop = threading.Event(), threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                seen.add(tuple(database.collection_names()))
+                ready.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        ready.wait()
+        database.restore_state(state)
+        stop.set()
+        reader.join()
+        assert seen <= {("a", "c"), ("a", "b")}
+        assert old.get([1])[0].text == "old"
+        with pytest.raises(InvalidArgumentError, match="dropped"):
+            old.add([2], [[1.0, 2.0]])
+        database.collection("a").add([5000], [[1.0, 2.0]])
+    with sage_db.open(tmp_path / "db") as database:
+        assert database.collection_names() == ["a", "b"]
+        assert [len(each) for each in database] == [2001, 2000]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 37.25, 1e15])
+def test_cosine_gives_back_every_bit(tmp_path: Path, scale: float) -> None:
+    vectors = (np.random.default_rng(3).standard_normal((1500, 24)) * scale).astype(np.float32)
+    unit = (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+    with sage_db.open(tmp_path / "db") as database:
+        for name, rows in (("given", vectors), ("unit", unit)):
+            database.create_collection(name, 24, index="graph").add(np.arange(1500), rows)
+    with sage_db.open(tmp_path / "db") as database:
+        for name, rows in (("given", vectors), ("unit", unit)):
+            found = database.collection(name).get(np.arange(1500), include=["vectors"]).vectors
+            assert found is not None
+            np.testing.assert_array_equal(found.view(np.uint32), rows.view(np.uint32))
+            best = database.collection(name).search(rows[7], k=1)
+            assert best.ids.tolist() == [7]
+            assert abs(best.scores[0] - 1.0) < 2e-6
+
+
+def test_writing_goes_on_during_checkpoints(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    with sage_db.open(tmp_path / "db", sync="none", checkpoint_at_close=False) as database:
+        large = database.create_collection("large", 256, metric="l2", index="flat")
+        for first in range(0, 20_000, 5_000):
+            large.add(np.arange(first, first + 5_000), rng.standard_normal((5_000, 256), dtype=np.float32))
+        small = database.create_collection("small", 2, metric="l2")
+        written, worst, stop = 0, 0.0, threading.Event()
+
+        def write() -> None:
+            nonlocal written, worst
+            while not stop.is_set():
+                began = time.perf_counter()
+                small.add([written], [[1.0, 2.0]])
+                worst = max(worst, time.perf_counter() - began)
+                written += 1
+                time.sleep(0.0005)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        began = time.perf_counter()
+        before = written
+        for _ in range(3):
+            database.checkpoint()
+        took, during = time.perf_counter() - began, written - before
+        stop.set()
+        writer.join()
+        # Each write takes its turn between the parts of a checkpoint, not behind all of it.
+        assert during >= 5, (took, worst)
+        assert database.stats()["generation"] >= 3
+    with sage_db.open(tmp_path / "db") as database:
+        assert len(database.collection("small")) == written
+        assert len(database.collection("large")) == 20_000
+
+
 def test_backup_while_writing(tmp_path: Path) -> None:
     with sage_db.open(tmp_path / "db") as database:
         notes = database.create_collection("notes", 4)

@@ -275,6 +275,7 @@ CollectionStats Collection::stats() const {
     return stats;
 }
 
+void Collection::backup(const std::string& path) const { core_->database().backup(path, core_.get()); }
 void Collection::compact(std::size_t threads) { core_->compact(threads == 0 ? all_cores() : threads); }
 
 }  // namespace sage::vdb

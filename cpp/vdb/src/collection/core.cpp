@@ -18,6 +18,8 @@ constexpr std::size_t auto_scan_values = 1'500'000;
 // So many vectors wait in the tail before the background thread is asked to index them.
 constexpr std::size_t tail_worth_moving = 32;
 constexpr std::size_t pending_worth_clearing = 256;
+// Memory that a collection keeps for encoding records.
+constexpr std::size_t room_bytes_max = std::size_t{4} << 20;
 // The first ones are what the index learns from.
 constexpr std::size_t first_batch = 10'000;
 
@@ -82,8 +84,12 @@ void CollectionCore::write(Write kind, const Documents& documents) {
         } else {
             transaction.put(documents);
         }
-        sequence = database_.append(encode_documents(kind == Write::update ? Operation::update : Operation::put,
-                                                     number_, documents));
+        room_ = encode_documents(kind == Write::update ? Operation::update : Operation::put, number_, documents,
+                                 std::move(room_));
+        sequence = database_.append(room_);
+        if (room_.capacity() > room_bytes_max) {
+            room_ = std::vector<std::byte>();
+        }
         transaction.commit();
     }
     database_.notify(*this);

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,9 @@ private:
     std::shared_ptr<const CollectionState> state_;
 };
 
-// Locks, taken in this order: the database's gate (shared; a checkpoint takes it alone), main_mutex_ (who changes the
-// index), write_mutex_ (who changes anything else). Readers take none of them.
+// Locks, taken in this order: main_mutex_ (who changes the index; a checkpoint, while it writes it), the database's gate
+// (shared; a checkpoint takes it alone for the moment that it writes down), write_mutex_ (who changes anything else).
+// Readers take none of them.
 //
 // A slot that no version to come refers to goes through these stations: `pending_` until no reader has a version in
 // which it is alive; removal from tail and index; free once both have said so (holders_).
@@ -63,10 +65,23 @@ public:
     [[nodiscard]] std::string index_reason(const CollectionState& state) const;
     [[nodiscard]] std::size_t pending() const noexcept { return pending_count_.load(std::memory_order_relaxed); }
 
-    // While the database's gate is held alone.
-    void save(storage::SnapshotWriter& writer);
-    // Before anybody else knows of it.
-    void load(const storage::Snapshot& snapshot);
+    // What save() writes while writers and readers go on; the index stands still as long as it lives.
+    struct Frozen {
+        explicit Frozen(std::shared_ptr<CollectionCore> of) : core(std::move(of)), index(core->main_mutex_) {}
+        // Does not wait: index.owns_lock() says whether it has it.
+        Frozen(std::shared_ptr<CollectionCore> of, std::try_to_lock_t now)
+            : core(std::move(of)), index(core->main_mutex_, now) {}
+
+        std::shared_ptr<CollectionCore> core;
+        std::unique_lock<std::mutex> index;  // main_mutex_
+        std::optional<View> view;            // none until freeze()
+        std::vector<std::uint8_t> holders;
+    };
+    // With the database's gate held alone, so that the log's last record is the last one in it.
+    void freeze(Frozen& frozen) const;
+    void save(storage::SnapshotWriter& writer, const Frozen& frozen) const;
+    // Before anybody else knows of it; from the sections of collection `number`.
+    void load(const storage::Snapshot& snapshot, std::uint64_t number);
     // Replay: changes of one transaction that finish_replay() publishes.
     void replay(std::uint8_t operation, std::span<const std::byte> payload, const std::string& place);
     void finish_replay();
@@ -91,8 +106,11 @@ private:
     void note_free(std::span<const Slot> slots, Holder holder);
     [[nodiscard]] Slot take_slot();
     void load_state(std::span<const std::byte> bytes);
-    [[nodiscard]] std::vector<std::byte> save_state(const CollectionState& state) const;
-    void save_tail(storage::SnapshotWriter& writer, const CollectionState& state) const;
+    void load_exact(std::span<const std::byte> bytes, CollectionState& state);
+    void load_tail(const storage::Snapshot& snapshot, std::uint64_t number, const CollectionState& state, FlatTail& tail);
+    void settle_slots(const CollectionState& state);
+    [[nodiscard]] std::vector<std::byte> save_state(const Frozen& frozen) const;
+    void save_tail(storage::SnapshotWriter& writer, const Frozen& frozen) const;
 
     DatabaseCore& database_;
     const std::uint64_t number_;
@@ -117,6 +135,7 @@ private:
     std::vector<Slot> main_removals_;  // passed, waiting for main_mutex_
     std::atomic<std::size_t> pending_count_{0};
     std::unique_ptr<Transaction> replaying_;
+    std::vector<std::byte> room_;  // of the last record, for the next one
 };
 
 }  // namespace sage::vdb::detail

@@ -65,7 +65,8 @@ void Database::drop_collection(std::string_view name) { core_->drop(name); }
 void Database::rename_collection(std::string_view from, std::string_view to) { core_->rename(from, to); }
 void Database::checkpoint() { core_->checkpoint(); }
 void Database::sync() { core_->sync(); }
-void Database::backup(const std::string& path) const { core_->backup(path); }
+void Database::backup(const std::string& path) const { core_->backup(path, nullptr); }
+void Database::restore(const std::string& path) { core_->restore(path); }
 DatabaseStats Database::stats() const { return core_->stats(); }
 void Database::close() { core_->close(); }
 

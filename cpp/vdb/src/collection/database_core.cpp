@@ -4,6 +4,11 @@
 #include <chrono>
 #include <numeric>
 
+#ifdef __linux__
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
 #include "collection/records.hpp"
 #include "collection/transaction.hpp"
 #include "sage/common/error.hpp"
@@ -11,10 +16,16 @@
 namespace sage::vdb::detail {
 namespace {
 
-constexpr std::uint32_t catalog_version = 1;
-constexpr const char* catalog_section = "catalog";
 // So many vectors are indexed while a checkpoint waits.
 constexpr std::size_t index_batch = 1024;
+
+// The calling thread runs when the others leave something over: who writes does not wait for the index of it.
+void yield_to_others() {
+#ifdef __linux__
+    constexpr int politeness = 10;
+    static_cast<void>(setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), politeness));
+#endif
+}
 
 std::size_t edit_distance(std::string_view left, std::string_view right) {
     std::vector<std::size_t> row(right.size() + 1);
@@ -126,25 +137,12 @@ void DatabaseCore::start() {
 }
 
 void DatabaseCore::load(const std::shared_ptr<const storage::Snapshot>& snapshot) {
-    StoredReader in(snapshot->verified_section(catalog_section), "the catalog of a snapshot");
-    if (const auto version = in.fixed<std::uint32_t>(); version != catalog_version) {
-        throw UnsupportedFormat("'" + snapshot->path() + "' has a catalog of version " + std::to_string(version) +
-                                ", this build reads version " + std::to_string(catalog_version));
-    }
     snapshot_bytes_ = snapshot->identity().file_bytes;
-    next_number_ = in.fixed<std::uint64_t>();
-    const std::size_t count = in.count(Database::collections_max, 3);
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t number = in.varint(next_number_);
-        const std::string name(in.text(Database::name_bytes_max));
-        const CollectionOptions options = decode_options(in);
-        in.require(!name.empty() && !by_name_.contains(name) && !by_number_.contains(number) && number < next_number_,
-                   "two collections with one name or number");
-        auto collection = std::make_shared<CollectionCore>(*this, number, name, options);
-        collection->load(*snapshot);
+    next_number_ = read_catalog(*snapshot, [&](std::uint64_t number, std::string name, const CollectionOptions& options) {
+        auto collection = std::make_shared<CollectionCore>(*this, number, std::move(name), options);
+        collection->load(*snapshot, number);
         add(std::move(collection));
-    }
-    in.finish();
+    });
 }
 
 void DatabaseCore::replay(std::uint64_t sequence, std::span<const std::byte> payload) {
@@ -256,6 +254,7 @@ void DatabaseCore::notify(CollectionCore& collection) {
 }
 
 void DatabaseCore::run_worker() {
+    yield_to_others();
     Worker& worker = *worker_;
     std::unique_lock<std::mutex> lock(worker.mutex);
     for (;;) {
@@ -395,57 +394,12 @@ void DatabaseCore::rename(std::string_view from, std::string_view to) {
     settle(sequence);
 }
 
-void DatabaseCore::save(storage::SnapshotWriter& writer) const {
-    ByteWriter out;
-    out.fixed(catalog_version);
-    out.fixed(next_number_);
-    out.varint(by_number_.size());
-    for (const auto& [number, collection] : by_number_) {
-        out.varint(number);
-        out.text(collection->name());
-        encode_options(out, collection->options());
-    }
-    writer.add_section(catalog_section, out.take());
-    for (const auto& [number, collection] : by_number_) {
-        collection->save(writer);
-    }
-}
-
-void DatabaseCore::checkpoint_with_gate() {
-    const storage::CheckpointResult result =
-        store_->checkpoint(store_->log().last_sequence(), [this](storage::SnapshotWriter& writer) { save(writer); });
-    log_bytes_ = 0;
-    snapshot_bytes_ = result.snapshot_bytes;
-    generation_ = result.generation;
-}
-
-void DatabaseCore::checkpoint() {
-    require_writable();
-    const std::unique_lock<FairSharedMutex> gate(gate_);
-    if (store_ && !closed_.load(std::memory_order_acquire)) {
-        checkpoint_with_gate();
-    }
-}
-
 void DatabaseCore::sync() {
     require_writable();
     const std::shared_lock<FairSharedMutex> open(closing_);
     if (store_ && !closed_.load(std::memory_order_acquire)) {
         store_->log().sync();
     }
-}
-
-void DatabaseCore::backup(const std::string& path) {
-    if (storage::Store::exists(files(), path)) {
-        throw InvalidArgument("there is a store in '" + path + "' already; a backup needs a folder of its own");
-    }
-    storage::LogOptions log;
-    const auto copy = storage::Store::open(files(), path, vdb_application, log, {});
-    {
-        const std::unique_lock<FairSharedMutex> gate(gate_);
-        static_cast<void>(copy->checkpoint(0, [this](storage::SnapshotWriter& writer) { save(writer); }));
-    }
-    copy->close();
 }
 
 DatabaseStats DatabaseCore::stats() const {
@@ -484,18 +438,24 @@ void DatabaseCore::close() {
     }
     const std::lock_guard<std::mutex> once(close_mutex_);
     stop_worker();
+    const std::lock_guard<std::mutex> alone_of_its_kind(checkpoint_mutex_);
+    if (closed_.load(std::memory_order_acquire)) {
+        return;
+    }
+    std::exception_ptr problem;  // what is in the log is not lost with it
+    if (store_ && options_.checkpoint_at_close && log_bytes_.load() != 0) {
+        try {
+            Frozen frozen;
+            freeze(frozen, nullptr);
+            write_checkpoint(frozen);
+        } catch (const Error&) {
+            problem = std::current_exception();
+        }
+    }
     const std::unique_lock<FairSharedMutex> gate(gate_);
     const std::unique_lock<FairSharedMutex> alone(closing_);
     if (closed_.exchange(true) || !store_) {
         return;
-    }
-    std::exception_ptr problem;  // what is in the log is not lost with it
-    if (options_.checkpoint_at_close && log_bytes_.load() != 0) {
-        try {
-            checkpoint_with_gate();
-        } catch (const Error&) {
-            problem = std::current_exception();
-        }
     }
     store_->close();
     if (problem) {

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -57,7 +58,9 @@ public:
 
     void checkpoint();
     void sync();
-    void backup(const std::string& path);
+    // Of one collection only, if it is named.
+    void backup(const std::string& path, const CollectionCore* only);
+    void restore(const std::string& path);
     [[nodiscard]] DatabaseStats stats() const;
     [[nodiscard]] VerifyReport report() const;
     void close();
@@ -74,6 +77,16 @@ private:
         std::thread thread;
     };
 
+    // Everything as of one moment, to be written while others go on.
+    struct Frozen {
+        std::vector<std::byte> catalog;
+        std::deque<CollectionCore::Frozen> collections;
+        std::uint64_t covered = 0;    // the last record of the log that is in it
+        std::uint64_t log_bytes = 0;  // then
+    };
+    using Collections = std::map<std::uint64_t, std::shared_ptr<CollectionCore>>;
+    using Found = std::function<void(std::uint64_t number, std::string name, const CollectionOptions& options)>;
+
     [[nodiscard]] storage::FileSystem& files() const;
     [[nodiscard]] storage::StoreVisitor visitor();
     void load(const std::shared_ptr<const storage::Snapshot>& snapshot);
@@ -81,8 +94,13 @@ private:
     void finish_replay();
     void add(std::shared_ptr<CollectionCore> collection);
     void require_free_name(std::string_view name) const;
-    void save(storage::SnapshotWriter& writer) const;
-    void checkpoint_with_gate();
+    std::uint64_t read_catalog(const storage::Snapshot& snapshot, const Found& found) const;
+    [[nodiscard]] std::vector<std::byte> catalog_of(const Collections& collections, std::uint64_t next_number) const;
+    void freeze(Frozen& frozen, const CollectionCore* only);
+    [[nodiscard]] Collections wanted_collections(const CollectionCore* only) const;
+    static void save(storage::SnapshotWriter& writer, const Frozen& frozen);
+    void write_checkpoint(const Frozen& frozen);
+    [[nodiscard]] Collections read_backup(const std::string& path);
     [[nodiscard]] bool checkpoint_is_due() const;
     void run_worker();
     void stop_worker();
@@ -93,6 +111,7 @@ private:
     FairSharedMutex gate_;
     FairSharedMutex closing_;  // shared by those who wait for the log; taken after the gate
     std::mutex close_mutex_;
+    std::mutex checkpoint_mutex_;  // one checkpoint, backup or restoring at a time; taken before all other locks
     std::unique_ptr<storage::Store> store_;  // nullptr: in memory, read only, or closed
     std::atomic<bool> closed_{false};
     std::atomic<std::uint64_t> log_bytes_{0};

@@ -164,8 +164,10 @@ Documents OwnedDocuments::view() const {
             .texts = texts};
 }
 
-std::vector<std::byte> encode_documents(Operation operation, std::uint64_t collection, const Documents& documents) {
-    ByteWriter out;
+std::vector<std::byte> encode_documents(Operation operation, std::uint64_t collection, const Documents& documents,
+                                        std::vector<std::byte> room) {
+    room.reserve(64 + count_of(documents.ids) * 8 + documents.vectors.size_bytes());
+    ByteWriter out(std::move(room));
     out.u8(static_cast<std::uint8_t>(operation));
     out.varint(collection);
     encode_ids(out, documents.ids);

@@ -49,8 +49,9 @@ struct OwnedDocuments {
     [[nodiscard]] Documents view() const;
 };
 
+// Into the memory of `room`.
 [[nodiscard]] std::vector<std::byte> encode_documents(Operation operation, std::uint64_t collection,
-                                                      const Documents& documents);
+                                                      const Documents& documents, std::vector<std::byte> room = {});
 [[nodiscard]] OwnedDocuments decode_documents(StoredReader& in);
 [[nodiscard]] std::vector<std::byte> encode_removal(std::uint64_t collection, const IdSpan& ids);
 

@@ -4,11 +4,17 @@
 //   n/state     varint slot_end; a bit for each slot: the index holds it; kind of ids; varint number of documents;
 //               for each document, in order of heads: varint number of slots, slots (varint), id, 1 and text or 0;
 //               under cosine a float for each of its slots: the length
+//   n/exact     under cosine, of vectors that came back rounded: the first slot or the gap to the next one, less 1
+//               (varint), 0, the length (a double) and two bits for each value, low ones first: by how many floats it is
+//               away from the row times that, plus 1; or 1 and the whole vector
 //   n/metadata, n/words   as Metadata and Bm25Index save them
 //   n/tail      slots (uint32) of the vectors outside of the index
 //   n/rows      those vectors
 //   n/index     as the index saves itself
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <future>
 
 #include "collection/core.hpp"
 #include "collection/records.hpp"
@@ -17,6 +23,8 @@
 namespace sage::vdb::detail {
 namespace {
 
+constexpr double length_limit = 1e19;  // of vectors, a little above the longest ones
+
 std::string section(std::uint64_t number, const char* name) { return std::to_string(number) + "/" + name; }
 
 template <class Number>
@@ -24,21 +32,56 @@ storage::Bytes bytes_of(const std::vector<Number>& numbers) {
     return std::as_bytes(std::span(numbers));
 }
 
+// What makes the vectors of length 1 again what they were; nothing where nothing was lost.
+std::vector<std::byte> save_exact(const CollectionState& state, std::size_t slot_end, std::size_t dimension) {
+    ByteWriter out;
+    std::uint64_t next = 0;
+    for (Slot slot = 0; slot < slot_end; ++slot) {
+        if (const Correction* correction = state.correction(slot); correction != nullptr) {
+            out.varint(slot - next);
+            next = std::uint64_t{slot} + 1;
+            const bool whole = correction->bytes.size() == dimension * sizeof(float);
+            out.u8(whole ? 1 : 0);
+            if (!whole) {
+                out.fixed(correction->length);
+            }
+            out.raw({reinterpret_cast<const char*>(correction->bytes.data()), correction->bytes.size()});
+        }
+    }
+    return out.take();
+}
+
+// Large parts of a snapshot are read beside each other.
+template <class Read>
+auto read_beside(std::size_t bytes, Read read) {
+    constexpr std::size_t worth_a_thread = std::size_t{1} << 20;
+    const auto beside = std::launch::async | std::launch::deferred;  // the latter where there can be no more threads
+    return std::async(bytes < worth_a_thread ? std::launch::deferred : beside, std::move(read));
+}
+
 }  // namespace
 
-std::vector<std::byte> CollectionCore::save_state(const CollectionState& state) const {
+void CollectionCore::freeze(Frozen& frozen) const {
+    const std::lock_guard<std::mutex> lock(write_mutex_);
+    frozen.holders = holders_;
+    frozen.view.emplace(epochs_, published_);
+}
+
+std::vector<std::byte> CollectionCore::save_state(const Frozen& frozen) const {
+    const CollectionState& state = **frozen.view;
+    const std::vector<std::uint8_t>& holders = frozen.holders;
     ByteWriter out;
-    out.varint(holders_.size());
-    for (std::size_t first = 0; first < holders_.size(); first += 8) {
+    out.varint(holders.size());
+    for (std::size_t first = 0; first < holders.size(); first += 8) {
         unsigned bits = 0;
-        for (std::size_t i = first; i < std::min(first + 8, holders_.size()); ++i) {
-            bits |= (holders_[i] & in_main) != 0 ? 1U << (i - first) : 0U;
+        for (std::size_t i = first; i < std::min(first + 8, holders.size()); ++i) {
+            bits |= (holders[i] & in_main) != 0 ? 1U << (i - first) : 0U;
         }
         out.u8(static_cast<std::uint8_t>(bits));
     }
     out.u8(static_cast<std::uint8_t>(state.id_kind));
     out.varint(state.documents);
-    for (Slot head = 0; head < holders_.size(); ++head) {
+    for (Slot head = 0; head < holders.size(); ++head) {
         if (state.info(head).head != head) {
             continue;
         }
@@ -62,10 +105,11 @@ std::vector<std::byte> CollectionCore::save_state(const CollectionState& state) 
     return out.take();
 }
 
-void CollectionCore::save_tail(storage::SnapshotWriter& writer, const CollectionState& state) const {
+void CollectionCore::save_tail(storage::SnapshotWriter& writer, const Frozen& frozen) const {
+    const CollectionState& state = **frozen.view;
     std::vector<Slot> slots;
-    for (Slot slot = 0; slot < holders_.size(); ++slot) {
-        if (state.info(slot).head != no_head && (holders_[slot] & in_main) == 0) {
+    for (Slot slot = 0; slot < frozen.holders.size(); ++slot) {
+        if (state.info(slot).head != no_head && (frozen.holders[slot] & in_main) == 0) {
             slots.push_back(slot);
         }
     }
@@ -79,21 +123,22 @@ void CollectionCore::save_tail(storage::SnapshotWriter& writer, const Collection
     }
 }
 
-void CollectionCore::save(storage::SnapshotWriter& writer) {
-    const std::lock_guard<std::mutex> main_lock(main_mutex_);
-    const std::lock_guard<std::mutex> lock(write_mutex_);
-    const auto state = published_.load();
-    if (holders_.empty() && state->metadata->field_names().empty()) {
+void CollectionCore::save(storage::SnapshotWriter& writer, const Frozen& frozen) const {
+    const CollectionState& state = **frozen.view;
+    if (frozen.holders.empty() && state.metadata->field_names().empty()) {
         return;  // never held anything
     }
-    writer.add_section(section(number_, "state"), save_state(*state));
-    writer.add_section(section(number_, "metadata"), state->metadata->save());
-    if (state->words->size() > 0) {
-        writer.add_section(section(number_, "words"), state->words->save());
+    writer.add_section(section(number_, "state"), save_state(frozen));
+    if (const std::vector<std::byte> exact = save_exact(state, frozen.holders.size(), options_.dimension); !exact.empty()) {
+        writer.add_section(section(number_, "exact"), exact);
     }
-    save_tail(writer, *state);
-    if (state->parts && state->parts->main) {
-        writer.add_section(section(number_, "index"), state->parts->main->save());
+    writer.add_section(section(number_, "metadata"), state.metadata->save());
+    if (state.words->size() > 0) {
+        writer.add_section(section(number_, "words"), state.words->save());
+    }
+    save_tail(writer, frozen);
+    if (state.parts && state.parts->main) {
+        writer.add_section(section(number_, "index"), state.parts->main->save());
     }
 }
 
@@ -162,59 +207,123 @@ void CollectionCore::load_state(std::span<const std::byte> bytes) {
     publish(std::move(state));
 }
 
-void CollectionCore::load(const storage::Snapshot& snapshot) {
-    if (!snapshot.has_section(section(number_, "state"))) {
-        return;
+void CollectionCore::load_exact(std::span<const std::byte> bytes, CollectionState& state) {
+    const std::string what = "section '" + section(number_, "exact") + "' of a snapshot";
+    StoredReader in(bytes, what.c_str());
+    const Owner owner = ++last_owner_;
+    std::uint64_t next = 0;
+    while (in.left() > 0) {
+        const std::uint64_t slot = next + in.varint(slot_max);
+        in.require(slot < holders_.size() && state.info(static_cast<Slot>(slot)).head != no_head,
+                   "a slot that no document has");
+        next = slot + 1;
+        const std::uint8_t whole = in.u8();
+        in.require(whole <= 1, "a flag is neither 0 nor 1");
+        Ref<Correction> correction = persistent::make_node<Correction>(owner);
+        if (whole == 0) {
+            correction->length = in.fixed<double>();
+            in.require(correction->length >= 0 && correction->length < length_limit, "a length is not one of a vector");
+        }
+        const std::string_view given =
+            in.raw(whole == 1 ? options_.dimension * sizeof(float) : correction_bytes(options_.dimension));
+        correction->bytes.assign(given.begin(), given.end());
+        if (whole == 1) {
+            std::vector<float> vector(options_.dimension);
+            std::memcpy(vector.data(), given.data(), given.size());
+            in.require(std::all_of(vector.begin(), vector.end(), [](float value) { return std::isfinite(value); }),
+                       "a vector is not finite");
+        }
+        state.corrections.edit(slot, owner) = correction;
     }
-    load_state(snapshot.verified_section(section(number_, "state")));
-    auto state = std::make_shared<CollectionState>(*published_.load());
-    metadata_ = Metadata::load(snapshot.verified_section(section(number_, "metadata")));
-    state->metadata.emplace(metadata_.snapshot());
-    if (snapshot.has_section(section(number_, "words"))) {
-        words_ = Bm25Index::load(snapshot.verified_section(section(number_, "words")));
-        state->words.emplace(words_.snapshot());
-    }
-    const std::string what = "the sections of collection " + std::to_string(number_) + " of '" + snapshot.path() + "'";
-    const auto require = [&what](bool holds, const char* problem) {
+}
+
+void CollectionCore::load_tail(const storage::Snapshot& snapshot, std::uint64_t number, const CollectionState& state,
+                               FlatTail& tail) {
+    const std::string what = "the sections of collection " + std::to_string(number) + " of '" + snapshot.path() + "'";
+    const auto require = [&what](bool holds, const std::string& problem) {
         if (!holds) {
             throw Corruption(what + " do not belong together: " + problem);
         }
     };
-    require(state->metadata->size() == state->documents && state->words->size() == state->text_count,
-            "they hold different numbers of documents");
+    const storage::Bytes bytes = snapshot.verified_section(section(number, "tail"));
+    const storage::Bytes rows = snapshot.verified_section(section(number, "rows"));
+    // Sections lie at multiples of 64 bytes.
+    const std::span slots(reinterpret_cast<const Slot*>(bytes.data()), bytes.size() / sizeof(Slot));
+    require(rows.size() == slots.size() * options_.dimension * sizeof(float), "rows and slots");
+    for (const Slot slot : slots) {
+        require(slot < holders_.size() && holders_[slot] == 0 && state.info(slot).head != no_head,
+                "a vector that no document has");
+        holders_[slot] = in_tail;
+    }
+    const std::span values(reinterpret_cast<const float*>(rows.data()), rows.size() / sizeof(float));
+    try {
+        validate_vectors(options_, values, true, "rows");
+    } catch (const InvalidArgument& error) {
+        require(false, error.what());
+    }
+    tail.insert(slots, values);
+}
+
+void CollectionCore::load(const storage::Snapshot& snapshot, std::uint64_t number) {
+    const auto name = [number](const char* part) { return section(number, part); };
+    if (!snapshot.has_section(name("state"))) {
+        return;
+    }
+    const auto bytes = [&](const char* part) { return snapshot.section(name(part)).size(); };
+    const auto verified = [&](const char* part) { return snapshot.verified_section(name(part)); };
+    std::future<Bm25Index> words;
+    if (snapshot.has_section(name("words"))) {
+        words = read_beside(bytes("words"), [&] { return Bm25Index::load(verified("words")); });
+    }
+    std::future<std::unique_ptr<Index>> index;
+    if (snapshot.has_section(name("index"))) {
+        index = read_beside(bytes("index"), [&] { return load_main(options_, verified("index")); });
+    }
+    load_state(verified("state"));
+    auto state = std::make_shared<CollectionState>(*published_.load());
+    if (snapshot.has_section(name("exact"))) {
+        load_exact(verified("exact"), *state);
+    }
+    metadata_ = Metadata::load(verified("metadata"));
+    state->metadata.emplace(metadata_.snapshot());
     auto parts = std::make_shared<Parts>();
     parts->tail = std::make_shared<FlatTail>(options_.dimension, options_.metric);
-    std::size_t found = 0;
-    if (snapshot.has_section(section(number_, "tail"))) {
-        const storage::Bytes bytes = snapshot.verified_section(section(number_, "tail"));
-        const storage::Bytes rows = snapshot.verified_section(section(number_, "rows"));
-        // Sections lie at multiples of 64 bytes.
-        const std::span slots(reinterpret_cast<const Slot*>(bytes.data()), bytes.size() / sizeof(Slot));
-        require(rows.size() == slots.size() * options_.dimension * sizeof(float), "rows and slots");
-        for (const Slot slot : slots) {
-            require(slot < holders_.size() && holders_[slot] == 0 && state->info(slot).head != no_head,
-                    "a vector that no document has");
-            holders_[slot] = in_tail;
-        }
-        const std::span values(reinterpret_cast<const float*>(rows.data()), rows.size() / sizeof(float));
-        try {
-            validate_vectors(options_, values, true, "rows");
-        } catch (const InvalidArgument& error) {
-            require(false, error.what());
-        }
-        parts->tail->insert(slots, values);
-        found = slots.size();
+    if (snapshot.has_section(name("tail"))) {
+        load_tail(snapshot, number, *state, *parts->tail);
     }
-    if (snapshot.has_section(section(number_, "index"))) {
-        parts->main = load_main(options_, snapshot.verified_section(section(number_, "index")));
+    if (words.valid()) {
+        words_ = words.get();
+        state->words.emplace(words_.snapshot());
+    }
+    if (index.valid()) {
+        parts->main = index.get();
     }
     state->parts = parts;
+    if (state->metadata->size() != state->documents || state->words->size() != state->text_count) {
+        throw Corruption("the sections of collection " + std::to_string(number) + " of '" + snapshot.path() +
+                         "' do not belong together: they hold different numbers of documents");
+    }
+    try {
+        settle_slots(*state);
+    } catch (const Corruption& error) {
+        throw Corruption("the sections of collection " + std::to_string(number) + " of '" + snapshot.path() +
+                         "' do not belong together: " + error.what());
+    }
+}
+
+// Says of each slot who holds it, and publishes.
+void CollectionCore::settle_slots(const CollectionState& loaded) {
+    auto state = std::make_shared<CollectionState>(loaded);
+    const auto& main = state->parts->main;
+    std::size_t found = state->parts->tail->size();
     std::vector<Slot> gone;
     for (Slot slot = 0; slot < holders_.size(); ++slot) {
         const bool live = state->info(slot).head != no_head;
         const bool held = (holders_[slot] & in_main) != 0;
         if (live && held) {
-            require(parts->main && parts->main->contains(slot), "a document whose vector is missing");
+            if (!main || !main->contains(slot)) {
+                throw Corruption("a document whose vector is missing");
+            }
             ++found;
         } else if (held) {
             gone.push_back(slot);
@@ -222,16 +331,18 @@ void CollectionCore::load(const storage::Snapshot& snapshot) {
             free_.push_back(slot);
         }
     }
-    require(found == state->vectors, "a document whose vector is missing");
-    publish(std::move(state));
-    if (!parts->main) {
+    if (found != state->vectors) {
+        throw Corruption("a document whose vector is missing");
+    }
+    publish(state);
+    if (!main) {
         note_free(gone, in_main);
     } else if (!gone.empty()) {
-        parts->main->remove(gone);
-        if (parts->main->stats().removed == 0) {
+        main->remove(gone);
+        if (main->stats().removed == 0) {
             note_free(gone, in_main);
         } else {
-            const std::vector<Slot> freed = parts->main->take_free();
+            const std::vector<Slot> freed = main->take_free();
             note_free(freed, in_main);
         }
     }

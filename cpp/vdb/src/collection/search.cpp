@@ -210,7 +210,7 @@ std::size_t Searcher::first_fetch(std::size_t count) const {
 std::vector<float> Searcher::prepared(std::span<const float> queries) const {
     std::vector<float> rows(queries.begin(), queries.end());
     if (options_.metric == Metric::cosine) {
-        std::vector<float> lengths;
+        std::vector<RowLength> lengths;
         CollectionOptions plain = options_;
         plain.storage = Storage::float32;
         prepare_rows(plain, rows, lengths);
@@ -294,9 +294,7 @@ void append_documents(const CollectionOptions& options, const CollectionState& s
                 out.vectors.resize(at + options.dimension);
                 const auto row = std::span(out.vectors).subspan(at);
                 read_vector(state, slot, row);
-                if (const float length = state.info(slot).length; length != 1.0F) {
-                    std::transform(row.begin(), row.end(), row.begin(), [length](float value) { return value * length; });
-                }
+                restore_vector(row, state.info(slot).length, state.correction(slot));
                 ++count;
             });
             out.vector_counts.push_back(count);

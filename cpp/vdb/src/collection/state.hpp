@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,25 @@ struct SlotInfo {
     float length = 1;     // of the vector as it was given, under cosine
 };
 
+// By what a vector has become a row of length 1.
+struct RowLength {
+    double value = 1;
+    bool settled = true;  // bringing the row to length 1 once more, as an index does, changes nothing
+};
+// By it a vector that is kept at length 1 comes back bit by bit. Row times `length` is off by one float at most: two bits
+// for each value say in which direction. Vectors of which that is not true are kept whole.
+struct Correction : persistent::Node {
+    using Node::Node;
+    double length = 1;
+    std::vector<std::uint8_t> bytes;
+};
+// nullptr where nothing is lost.
+[[nodiscard]] Ref<Correction> correction_of(std::span<const float> original, std::span<const float> row,
+                                            RowLength length, Owner owner);
+[[nodiscard]] constexpr std::size_t correction_bytes(std::size_t dimension) { return (dimension + 3) / 4; }
+// Makes the vector of the kept row, in place.
+void restore_vector(std::span<float> row, float length, const Correction* correction);
+
 // Of documents with more than one vector.
 struct SlotList : persistent::Node {
     using Node::Node;
@@ -68,6 +88,7 @@ struct CollectionState {
     persistent::Array<std::int64_t, 8> number_of;  // head -> id
     persistent::Array<TextRef, 6> name_of;
     persistent::Array<Ref<SlotList>, 5> lists;  // by head
+    persistent::Array<Ref<Correction>, 5> corrections;
     persistent::Array<TextRef, 6> texts;        // by head
     std::optional<MetadataSnapshot> metadata;   // always there after construction
     std::optional<Bm25Snapshot> words;
@@ -106,6 +127,10 @@ struct CollectionState {
         } else {
             visit(head);
         }
+    }
+    [[nodiscard]] const Correction* correction(Slot slot) const noexcept {
+        const Ref<Correction>* found = corrections.find(slot);
+        return found == nullptr ? nullptr : found->get();
     }
     // The heads of all documents in the order of their ids, those behind `after`.
     template <class Visit>

@@ -1,7 +1,9 @@
 #include "collection/transaction.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
 
 #include "sage/common/codes.hpp"
 #include "sage/common/error.hpp"
@@ -13,7 +15,44 @@ using NumberChange = persistent::Tree<IdTraits<std::int64_t>>::Change;
 using NameChange = persistent::Tree<IdTraits<TextRef>>::Change;
 
 // Below that a vector has no direction that float32 could hold.
-constexpr float cosine_length_min = 1e-30F;
+constexpr double cosine_length_min = 1e-30;
+// So near to 1 the square of a length is when scaling by it moves no float by half a place.
+constexpr double settled_slack = 4e-8;
+
+double sum_of_squares(const float* row, std::size_t dimension) {
+    std::array<double, 8> sums{};  // beside each other: one alone would wait for itself
+    const std::size_t whole = dimension - dimension % sums.size();
+    for (std::size_t i = 0; i < whole; i += sums.size()) {
+        for (std::size_t j = 0; j < sums.size(); ++j) {
+            sums[j] += double{row[i + j]} * double{row[i + j]};
+        }
+    }
+    for (std::size_t i = whole; i < dimension; ++i) {
+        sums[0] += double{row[i]} * double{row[i]};
+    }
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+// Brings a row to length 1, or to 0.
+RowLength normalise(float* row, std::size_t dimension) {
+    constexpr int turns_max = 4;  // the second one is for what rounding has left, which is much in few dimensions
+    RowLength length;
+    for (int turn = 0; turn < turns_max; ++turn) {
+        const double squares = sum_of_squares(row, dimension);
+        if (std::fabs(squares - 1.0) <= settled_slack) {
+            return length;
+        }
+        const double found = std::sqrt(squares);
+        const double scale = found < cosine_length_min ? 0.0 : 1.0 / found;
+        std::transform(row, row + dimension, row, [scale](float x) { return static_cast<float>(double{x} * scale); });
+        length.value = scale == 0.0 ? 0.0 : length.value * found;
+        if (scale == 0.0) {
+            return length;
+        }
+    }
+    length.settled = std::fabs(sum_of_squares(row, dimension) - 1.0) <= settled_slack;
+    return length;
+}
 
 const Record empty_record;
 
@@ -33,19 +72,12 @@ std::uint32_t rows_of(const Documents& documents, std::size_t place) {
 
 }  // namespace
 
-void prepare_rows(const CollectionOptions& options, std::span<float> rows, std::vector<float>& lengths) {
+void prepare_rows(const CollectionOptions& options, std::span<float> rows, std::vector<RowLength>& lengths) {
     const std::size_t dimension = options.dimension;
-    lengths.assign(rows.size() / dimension, 1.0F);
+    lengths.assign(rows.size() / dimension, RowLength());
     if (options.metric == Metric::cosine) {
-        const auto& kernels = distance::kernels();
         for (std::size_t i = 0; i < lengths.size(); ++i) {
-            float* row = rows.data() + i * dimension;
-            const float length = std::sqrt(kernels.inner_product(row, row, dimension));
-            lengths[i] = length > cosine_length_min ? length : 0.0F;
-            const float scale = lengths[i] > 0.0F ? 1.0F / length : 0.0F;
-            // 1 / length overflows for lengths that are nearly nothing.
-            const bool tiny = lengths[i] > 0.0F && !std::isfinite(scale);
-            std::transform(row, row + dimension, row, [&](float value) { return tiny ? value / length : value * scale; });
+            lengths[i] = normalise(rows.data() + i * dimension, dimension);
         }
     }
     if (options.storage != Storage::float16 && options.storage != Storage::bfloat16) {
@@ -103,7 +135,7 @@ FlatTail& Transaction::tail() {
     return *state_->parts->tail;
 }
 
-std::vector<Slot> Transaction::insert_rows(std::span<const float> vectors, std::vector<float>& lengths) {
+std::vector<Slot> Transaction::insert_rows(std::span<const float> vectors, Kept& kept) {
     const CollectionOptions& options = core_.options_;
     const std::size_t count = vectors.size() / options.dimension;
     std::vector<Slot> slots(count);
@@ -113,10 +145,19 @@ std::vector<Slot> Transaction::insert_rows(std::span<const float> vectors, std::
     if (options.metric == Metric::cosine || options.storage == Storage::float16 ||
         options.storage == Storage::bfloat16) {
         std::vector<float> rows(vectors.begin(), vectors.end());
-        prepare_rows(options, rows, lengths);
+        prepare_rows(options, rows, kept.lengths);
         tail().insert(slots, rows);
+        if (options.storage == Storage::float32) {
+            kept.corrections.resize(count);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t at = i * options.dimension;
+                kept.corrections[i] = correction_of(vectors.subspan(at, options.dimension),
+                                                    std::span<const float>(rows).subspan(at, options.dimension),
+                                                    kept.lengths[i], owner_);
+            }
+        }
     } else {
-        lengths.assign(count, 1.0F);
+        kept.lengths.assign(count, RowLength());
         tail().insert(slots, vectors);
     }
     for (const Slot slot : slots) {
@@ -161,12 +202,17 @@ void Transaction::set_text(Slot head, std::string_view text) {
     words().replace(head, text);
 }
 
-void Transaction::link(const DocumentId& id, std::span<const Slot> slots, std::span<const float> lengths) {
+void Transaction::link(const DocumentId& id, std::span<const Slot> all, std::size_t row, std::size_t rows,
+                       const Kept& kept) {
+    const std::span<const Slot> slots = all.subspan(row, rows);
     if (state_->id_kind == IdKind::none) {
         state_->id_kind = std::holds_alternative<std::int64_t>(id) ? IdKind::integer : IdKind::text;
     }
     for (std::size_t i = 0; i < slots.size(); ++i) {
-        state_->slots.edit(slots[i], owner_) = {slots.front(), lengths[i]};
+        state_->slots.edit(slots[i], owner_) = {slots.front(), static_cast<float>(kept.lengths[row + i].value)};
+        if (!kept.corrections.empty() && kept.corrections[row + i]) {
+            state_->corrections.edit(slots[i], owner_) = kept.corrections[row + i];
+        }
     }
     if (slots.size() > 1) {
         Ref<SlotList> list = persistent::make_node<SlotList>(owner_);
@@ -187,6 +233,9 @@ void Transaction::erase(Slot head, bool with_id) {
     });
     for (std::size_t i = dead_.size() - count; i < dead_.size(); ++i) {
         state_->slots.edit(dead_[i], owner_) = SlotInfo{};
+        if (state_->correction(dead_[i]) != nullptr) {
+            state_->corrections.edit(dead_[i], owner_) = Ref<Correction>();
+        }
     }
     if (count > 1) {
         state_->lists.edit(head, owner_) = Ref<SlotList>();
@@ -209,8 +258,8 @@ void Transaction::erase(Slot head, bool with_id) {
 }
 
 void Transaction::put(const Documents& documents) {
-    std::vector<float> lengths;
-    const std::vector<Slot> slots = insert_rows(documents.vectors, lengths);
+    Kept kept;
+    const std::vector<Slot> slots = insert_rows(documents.vectors, kept);
     std::size_t row = 0;
     for (std::size_t i = 0; i < count_of(documents.ids); ++i) {
         const DocumentId id = id_at(documents.ids, i);
@@ -218,7 +267,7 @@ void Transaction::put(const Documents& documents) {
         if (const Slot old = state_->find(id); old != no_head) {
             erase(old, false);
         }
-        link(id, std::span(slots).subspan(row, rows), std::span(lengths).subspan(row, rows));
+        link(id, slots, row, rows, kept);
         const Slot head = slots[row];
         const Record& record = documents.metadata.empty() ? empty_record : documents.metadata[i];
         about(id, [&] { metadata().replace(head, record); });
@@ -230,10 +279,10 @@ void Transaction::put(const Documents& documents) {
 }
 
 void Transaction::update(const Documents& documents) {
-    std::vector<float> lengths;
+    Kept kept;
     std::vector<Slot> slots;
     if (!documents.vectors.empty()) {
-        slots = insert_rows(documents.vectors, lengths);
+        slots = insert_rows(documents.vectors, kept);
     }
     std::size_t row = 0;
     for (std::size_t i = 0; i < count_of(documents.ids); ++i) {
@@ -244,7 +293,7 @@ void Transaction::update(const Documents& documents) {
             const Record record = metadata().get(head);
             const TextRef text = state_->text(head) != nullptr ? *state_->text(head) : TextRef();
             erase(head, false);
-            link(id, std::span(slots).subspan(row, rows), std::span(lengths).subspan(row, rows));
+            link(id, slots, row, rows, kept);
             head = slots[row];
             metadata().replace(head, record);
             if (text) {

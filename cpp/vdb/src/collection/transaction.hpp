@@ -31,9 +31,14 @@ private:
     [[nodiscard]] MetadataBatch& metadata();
     [[nodiscard]] Bm25Batch& words();
     [[nodiscard]] FlatTail& tail();
+    // How the vectors of a write come back from the rows that are kept.
+    struct Kept {
+        std::vector<RowLength> lengths;
+        std::vector<Ref<Correction>> corrections;  // none: rows that are not scaled, or rounded anyway
+    };
     // The slots of new rows, which are in the tail then.
-    std::vector<Slot> insert_rows(std::span<const float> vectors, std::vector<float>& lengths);
-    void link(const DocumentId& id, std::span<const Slot> slots, std::span<const float> lengths);
+    std::vector<Slot> insert_rows(std::span<const float> vectors, Kept& kept);
+    void link(const DocumentId& id, std::span<const Slot> slots, std::size_t row, std::size_t rows, const Kept& kept);
     // Takes the document's vectors, metadata and text away, and its id unless a new head takes that over.
     void erase(Slot head, bool with_id);
     void set_text(Slot head, std::string_view text);
@@ -50,7 +55,7 @@ private:
 };
 
 // A row as it is kept: of length 1 under cosine, rounded to the storage format.
-void prepare_rows(const CollectionOptions& options, std::span<float> rows, std::vector<float>& lengths);
+void prepare_rows(const CollectionOptions& options, std::span<float> rows, std::vector<RowLength>& lengths);
 
 // Everything about the documents that can be said without changing anything. Throws InvalidArgument, NotFound.
 void validate(const CollectionOptions& options, const CollectionState& state, CollectionCore::Write kind,

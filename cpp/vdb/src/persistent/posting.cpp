@@ -67,13 +67,36 @@ Posting::Chunk& chunk_for(Posting::Chunks& all, Slot slot, Owner owner) {
     return own(all.chunks[static_cast<std::size_t>(place)], owner);
 }
 
+// As own(), for a node of which the kind is known.
+template <class Kind>
+Kind& own_as(Ref<Node>& link, Owner owner) {
+    if (link->owner != owner) {
+        Ref<Kind> copy = make_node<Kind>(static_cast<const Kind&>(*link));
+        copy->owner = owner;
+        link = copy;
+    }
+    return static_cast<Kind&>(*link);
+}
+
+template <class Visit>
+void for_each_in(const Posting::Chunk& chunk, Slot base, const Visit& visit) {
+    for (const std::uint16_t item : chunk.places) {
+        visit(base | item);
+    }
+    for (std::size_t word = 0; word < chunk.bitmap.size(); ++word) {
+        for (std::uint64_t left = chunk.bitmap[word]; left != 0; left &= left - 1) {
+            visit(base | static_cast<Slot>(word * 64 + static_cast<std::size_t>(std::countr_zero(left))));
+        }
+    }
+}
+
 }  // namespace
 
 Posting::Posting(const Posting& other) noexcept : count_(other.count_), first_(other.first_) {
     if (small()) {
         rest_ = other.rest_;
     } else {
-        std::construct_at(&chunks_, other.chunks_);
+        std::construct_at(&node_, other.node_);
     }
 }
 
@@ -81,8 +104,8 @@ Posting::Posting(Posting&& other) noexcept : count_(other.count_), first_(other.
     if (small()) {
         rest_ = other.rest_;
     } else {
-        std::construct_at(&chunks_, std::move(other.chunks_));
-        std::destroy_at(&other.chunks_);
+        std::construct_at(&node_, std::move(other.node_));
+        std::destroy_at(&other.node_);
         std::construct_at(&other.rest_);
         other.count_ = 0;
     }
@@ -98,7 +121,7 @@ Posting::~Posting() { release(); }
 
 void Posting::release() noexcept {
     if (!small()) {
-        std::destroy_at(&chunks_);
+        std::destroy_at(&node_);
     }
 }
 
@@ -106,9 +129,13 @@ bool Posting::contains(Slot slot) const noexcept {
     if (small()) {
         return (count_ > 0 && first_ == slot) || (count_ > 1 && rest_[0] == slot) || (count_ > 2 && rest_[1] == slot);
     }
-    const auto found = std::lower_bound(chunks_->keys.begin(), chunks_->keys.end(), high(slot));
-    return found != chunks_->keys.end() && *found == high(slot) &&
-           chunk_contains(*chunks_->chunks[static_cast<std::size_t>(found - chunks_->keys.begin())], low(slot));
+    if (is_few()) {
+        return std::binary_search(begin_of_few(), end_of_few(), slot);
+    }
+    const Chunks& all = chunks();
+    const auto found = std::lower_bound(all.keys.begin(), all.keys.end(), high(slot));
+    return found != all.keys.end() && *found == high(slot) &&
+           chunk_contains(*all.chunks[static_cast<std::size_t>(found - all.keys.begin())], low(slot));
 }
 
 bool Posting::insert(Slot slot, Owner owner) {
@@ -117,20 +144,34 @@ bool Posting::insert(Slot slot, Owner owner) {
     }
     if (count_ < inline_max) {
         (count_ == 0 ? first_ : rest_[count_ - 1]) = slot;
-        ++count_;
-        return true;
-    }
-    if (count_ == inline_max) {
-        Ref<Chunks> all = make_node<Chunks>(owner);
-        for (const Slot old : {first_, rest_[0], rest_[1], slot}) {
-            chunk_insert(chunk_for(*all, old, owner), low(old));
-        }
-        std::construct_at(&chunks_, std::move(all));
+    } else if (count_ == inline_max) {
+        Ref<Few> few = make_node<Few>(owner);
+        std::copy_n(std::array<Slot, 4>{first_, rest_[0], rest_[1], slot}.begin(), 4, few->slots.begin());
+        std::sort(few->slots.begin(), few->slots.begin() + 4);
+        std::construct_at(&node_, std::move(few));
     } else {
-        chunk_insert(chunk_for(own(chunks_, owner), slot, owner), low(slot));
+        insert_in_node(slot, owner);
     }
     ++count_;
     return true;
+}
+
+void Posting::insert_in_node(Slot slot, Owner owner) {
+    if (count_ < few_max) {
+        Few& few = own_as<Few>(node_, owner);
+        const auto end = few.slots.begin() + count_;
+        const auto place = std::lower_bound(few.slots.begin(), end, slot);
+        std::copy_backward(place, end, end + 1);
+        *place = slot;
+        return;
+    }
+    if (count_ == few_max) {
+        Ref<Chunks> all = make_node<Chunks>(owner);
+        std::for_each(begin_of_few(), end_of_few(),
+                      [&all, owner](Slot old) { chunk_insert(chunk_for(*all, old, owner), low(old)); });
+        node_ = std::move(all);
+    }
+    chunk_insert(chunk_for(own_as<Chunks>(node_, owner), slot, owner), low(slot));
 }
 
 bool Posting::erase(Slot slot, Owner owner) {
@@ -142,27 +183,45 @@ bool Posting::erase(Slot slot, Owner owner) {
         *std::find(slots.begin(), slots.end(), slot) = slots[count_ - 1];
         first_ = slots[0];
         rest_ = {slots[1], slots[2]};
-        --count_;
-        return true;
+    } else if (is_few()) {
+        erase_from_few(slot, owner);
+    } else {
+        erase_from_chunks(slot, owner);
     }
-    if (count_ == inline_max + 1) {
-        std::array<std::uint32_t, inline_max> left{};
+    --count_;
+    return true;
+}
+
+void Posting::erase_from_few(Slot slot, Owner owner) {
+    if (count_ > inline_max + 1) {
+        Few& few = own_as<Few>(node_, owner);
+        const auto end = few.slots.begin() + count_;
+        const auto place = std::lower_bound(few.slots.begin(), end, slot);
+        std::copy(place + 1, end, place);
+        return;
+    }
+    std::array<Slot, inline_max> left{};
+    std::remove_copy(begin_of_few(), end_of_few(), left.begin(), slot);
+    std::destroy_at(&node_);
+    first_ = left[0];
+    std::construct_at(&rest_, std::array<std::uint32_t, 2>{left[1], left[2]});
+}
+
+void Posting::erase_from_chunks(Slot slot, Owner owner) {
+    if (count_ == few_max + 1) {
+        Ref<Few> few = make_node<Few>(owner);
         std::size_t kept = 0;
-        for (std::size_t place = 0; place < chunks_->keys.size(); ++place) {
-            for (const std::uint16_t item : chunks_->chunks[place]->places) {
-                const Slot old = (Slot{chunks_->keys[place]} << 16U) | item;
+        for (std::size_t place = 0; place < chunks().keys.size(); ++place) {
+            for_each_in(*chunks().chunks[place], Slot{chunks().keys[place]} << 16U, [&](Slot old) {
                 if (old != slot) {
-                    left[kept++] = old;
+                    few->slots[kept++] = old;
                 }
-            }
+            });
         }
-        std::destroy_at(&chunks_);
-        first_ = left[0];
-        std::construct_at(&rest_, std::array<std::uint32_t, 2>{left[1], left[2]});
-        --count_;
-        return true;
+        node_ = std::move(few);
+        return;
     }
-    Chunks& all = own(chunks_, owner);
+    Chunks& all = own_as<Chunks>(node_, owner);
     Chunk& chunk = chunk_for(all, slot, owner);
     chunk_erase(chunk, low(slot));
     if (chunk.count == 0) {
@@ -170,8 +229,6 @@ bool Posting::erase(Slot slot, Owner owner) {
         all.keys.erase(all.keys.begin() + place);
         all.chunks.erase(all.chunks.begin() + place);
     }
-    --count_;
-    return true;
 }
 
 void Posting::add_to(SlotSet& into) const {
@@ -182,9 +239,14 @@ void Posting::add_to(SlotSet& into) const {
         std::for_each(slots.begin(), slots.begin() + count_, add);
         return;
     }
-    for (std::size_t place = 0; place < chunks_->keys.size(); ++place) {
-        const Slot base = Slot{chunks_->keys[place]} << 16U;
-        const Chunk& chunk = *chunks_->chunks[place];
+    if (is_few()) {
+        std::for_each(begin_of_few(), end_of_few(), add);
+        return;
+    }
+    const Chunks& all = chunks();
+    for (std::size_t place = 0; place < all.keys.size(); ++place) {
+        const Slot base = Slot{all.keys[place]} << 16U;
+        const Chunk& chunk = *all.chunks[place];
         const std::size_t first_word = base / 64;
         // The room may end within the chunk; no slot lies beyond it.
         const std::size_t count = std::min(chunk.bitmap.size(), words.size() - std::min(words.size(), first_word));
@@ -202,8 +264,11 @@ std::size_t Posting::end() const noexcept {
         const std::array<std::uint32_t, inline_max> slots{first_, rest_[0], rest_[1]};
         return count_ == 0 ? 0 : std::size_t{*std::max_element(slots.begin(), slots.begin() + count_)} + 1;
     }
-    const std::size_t base = std::size_t{chunks_->keys.back()} << 16U;
-    const Chunk& chunk = *chunks_->chunks.back();
+    if (is_few()) {
+        return std::size_t{*(end_of_few() - 1)} + 1;
+    }
+    const std::size_t base = std::size_t{chunks().keys.back()} << 16U;
+    const Chunk& chunk = *chunks().chunks.back();
     if (chunk.bitmap.empty()) {
         return base + chunk.places.back() + 1;
     }
@@ -218,8 +283,12 @@ std::size_t Posting::bytes() const noexcept {
     if (small()) {
         return 0;
     }
-    std::size_t total = sizeof(Chunks) + chunks_->keys.capacity() * 2 + chunks_->chunks.capacity() * sizeof(void*);
-    for (const Ref<Chunk>& chunk : chunks_->chunks) {
+    if (is_few()) {
+        return sizeof(Few);
+    }
+    const Chunks& all = chunks();
+    std::size_t total = sizeof(Chunks) + all.keys.capacity() * 2 + all.chunks.capacity() * sizeof(void*);
+    for (const Ref<Chunk>& chunk : all.chunks) {
         total += sizeof(Chunk) + chunk->places.capacity() * 2 + chunk->bitmap.capacity() * 8;
     }
     return total;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,29 @@ public:
         Delta delta;
         bool keep;  // false takes the key out
     };
+
+    // A tree of entries whose keys ascend: several times as fast as change() for each.
+    [[nodiscard]] static Tree build(std::vector<Key> keys, std::vector<Value> values, Owner owner) {
+        Tree tree;
+        Row row;
+        for (std::size_t first = 0; first < keys.size(); first += filled(Traits::leaf_capacity)) {
+            const std::size_t last = std::min(first + filled(Traits::leaf_capacity), keys.size());
+            Ref<Leaf> leaf = make_node<Leaf>(owner);
+            leaf->keys.assign(std::make_move_iterator(at(keys, first)), std::make_move_iterator(at(keys, last)));
+            leaf->values.assign(std::make_move_iterator(at(values, first)), std::make_move_iterator(at(values, last)));
+            row.push_back({leaf->keys.front(), Traits::summarize(leaf->keys, leaf->values), leaf});
+        }
+        tree.size_ = keys.size();
+        while (row.size() > 1) {
+            row = parents_of(row, owner);
+            ++tree.height_;
+        }
+        if (!row.empty()) {
+            tree.root_ = row.front().node;
+            tree.total_ = row.front().summary;
+        }
+        return tree;
+    }
 
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
     [[nodiscard]] const Summary& total() const noexcept { return total_; }
@@ -114,6 +138,12 @@ private:
         std::vector<Summary> summaries;
         std::vector<Ref<Node>> children;
     };
+    struct Subtree {
+        Key low;
+        Summary summary;
+        Ref<Node> node;
+    };
+    using Row = std::vector<Subtree>;
     struct Outcome {
         Delta delta{};
         bool grown = false;
@@ -122,6 +152,23 @@ private:
         Key right_low{};
     };
 
+    // Room is left, so that the first changes split nothing.
+    static constexpr std::size_t filled(std::size_t capacity) { return capacity - capacity / 4; }
+    static Row parents_of(const Row& children, Owner owner) {
+        Row above;
+        for (std::size_t first = 0; first < children.size(); first += filled(Traits::inner_capacity)) {
+            Ref<Inner> inner = make_node<Inner>(owner);
+            Summary sum{};
+            for (std::size_t i = first; i < std::min(first + filled(Traits::inner_capacity), children.size()); ++i) {
+                inner->lows.push_back(children[i].low);
+                inner->summaries.push_back(children[i].summary);
+                inner->children.push_back(children[i].node);
+                Traits::merge(sum, children[i].summary);
+            }
+            above.push_back({inner->lows.front(), sum, inner});
+        }
+        return above;
+    }
     template <class Kind>
     static Kind& own_as(Ref<Node>& link, Owner owner) {
         if (link->owner != owner) {

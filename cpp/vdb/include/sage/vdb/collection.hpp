@@ -92,7 +92,7 @@ private:
 // sync that failed) the change is visible, and every later write is refused until the database is opened again.
 //
 // Vectors must be finite and not longer than 6.5e18; under float16 storage within 65504, except under cosine. Under cosine a
-// zero vector is allowed and scores 0; get() gives vectors back in their length. They are findable at once:
+// zero vector is allowed and scores 0; get() gives vectors back as they were. They are findable at once:
 // those that the index has not taken in yet are looked at one by one.
 //
 // Threads: any number of readers, who never wait; writers take turns. What a reader sees in one call is the collection
@@ -136,6 +136,8 @@ public:
     [[nodiscard]] Explanation explain(const SearchRequest& request) const;
 
     [[nodiscard]] CollectionStats stats() const;
+    // A copy of this collection alone, as Database::backup() makes of all.
+    void backup(const std::string& path) const;
     // Puts every vector into the index now, and clears away what was removed.
     void compact(std::size_t threads = 0);
 

@@ -78,12 +78,16 @@ public:
     void drop_collection(std::string_view name);
     void rename_collection(std::string_view from, std::string_view to);
 
-    // Writes all of it into a new snapshot and begins a new log. Readers go on, writers wait.
+    // Writes all of it into a new snapshot and begins a new log. Readers and writers go on.
     void checkpoint();
     // Waits until everything acknowledged, and everything else, is durable.
     void sync();
     // A copy as of one moment, in a folder that holds no store; the copy can be opened when it returns.
     void backup(const std::string& path) const;
+    // Puts the collections of a backup in the place of all that there are, in one step: readers see the ones or the
+    // others, also after a crash. Handles of collections from before read on, and refuse changes. A failure changes
+    // nothing. Writers wait meanwhile.
+    void restore(const std::string& path);
     [[nodiscard]] DatabaseStats stats() const;
     // Makes a checkpoint (checkpoint_at_close), gives the folder back. Later changes are refused; later calls do nothing.
     void close();

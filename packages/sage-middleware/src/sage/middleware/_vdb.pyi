@@ -414,6 +414,9 @@ class Collection:
     def stats(self) -> dict[str, Any]:
         """Return sizes, the index and the fields."""
 
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy this collection alone into another folder."""
+
     def compact(self, threads: int = 0) -> None:
         """Put every vector into the index now; 0 threads: all cores."""
 
@@ -498,6 +501,9 @@ class Database:
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Copy everything as of one moment into another folder."""
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Put the collections of a backup in the place of all, in one step."""
 
     def stats(self) -> dict[str, Any]:
         """Return numbers about the files."""

@@ -21,7 +21,6 @@ __all__ = ["Database", "memory", "open", "verify"]
 
 _COLLECTION_OPTIONS = ("rerank", "degree", "links", "lists", "build_effort", "k1", "b")
 _STATE_VERSION = 1
-_COPY_BATCH = 4096
 # What a backup's folder has: no folders, no links.
 _STATE_FILES_MAX = 1000
 
@@ -140,7 +139,7 @@ class Database:
             self.checkpoint()
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Copy everything as of one moment into a folder that holds no database; writers wait meanwhile."""
+        """Copy everything as of one moment into a folder that holds no database; readers and writers go on."""
         self._native.backup(path)
 
     def stats(self) -> dict[str, Any]:
@@ -172,7 +171,9 @@ class Database:
             return b"SAGEDBST%d\n" % _STATE_VERSION + packed.getvalue()
 
     def restore_state(self, state: bytes) -> None:
-        """Replace all collections by those of `get_state`; who reads meanwhile may see some of them replaced.
+        """Replace all collections by those of `get_state`, in one step, also for who reads meanwhile and after a crash.
+
+        What was written before is gone with the old collections; handles of those can be read on, not written.
 
         Raises:
             InvalidArgumentError: these are no such bytes; nothing was changed.
@@ -184,11 +185,7 @@ class Database:
         with tempfile.TemporaryDirectory(prefix="sage-db-") as folder:
             copy = Path(folder)
             _unpack(state[len(head) :], copy)
-            with open(copy, read_only=True) as source:
-                for name in self.collection_names():
-                    self.drop_collection(name)
-                for collection in source:
-                    copy_collection(collection, self)
+            self._native.restore(copy)
 
 
 def _unpack(packed: bytes, folder: Path) -> None:
@@ -203,14 +200,6 @@ def _unpack(packed: bytes, folder: Path) -> None:
                     shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError) as error:
         raise InvalidArgumentError(f"state is damaged: {error}") from error
-
-
-def copy_collection(source: Collection, target: Database, name: str | None = None) -> Collection:
-    """Copy a collection into another database, under its name or `name`."""
-    copied = target.create_collection(name or source.name, **source.options)
-    for part in source.pages(include=("metadata", "text", "vectors"), size=_COPY_BATCH):
-        copied._native.add(part.ids, part.vectors, part.metadata, part.texts, part.vector_counts)
-    return copied
 
 
 def _require_whole(name: str, value: Any) -> None:
