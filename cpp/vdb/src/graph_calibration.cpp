@@ -40,7 +40,7 @@ void GraphIndex::Core::measure_effort(Context& context, Slot slot, std::span<con
         hits[step] += static_cast<std::uint32_t>(answers - there);
         if (hits[step] == answers) {
             // More effort finds them too.
-            std::fill(hits.begin() + static_cast<std::ptrdiff_t>(step), hits.end(), static_cast<std::uint32_t>(answers));
+            std::fill(hits.begin() + static_cast<std::ptrdiff_t>(step), hits.end(), hits[step]);
             break;
         }
     }

@@ -1,7 +1,8 @@
 // What the graph index is made of. Internal; see graph_index.hpp for what it promises.
 //
 // graph_search.cpp walks, graph_build.cpp links, graph_repair.cpp unlinks, graph_partition.cpp keeps the lists of
-// searches with a filter, graph_calibration.cpp measures which effort gives which recall, graph_file.cpp saves and loads, graph_index.cpp is the face.
+// searches with a filter, graph_calibration.cpp measures which effort gives which recall, graph_file.cpp saves and
+// loads, graph_index.cpp is the face.
 #pragma once
 
 #include <array>

@@ -157,8 +157,8 @@ void GraphIndex::Core::end_sweep() {
     unlinking.clear();
 }
 
-// Replaces links to doomed nodes, one for one, by what those link to or a search finds. The other links stay as they are: thinning them
-// out again would cost the long ones, and recall with them.
+// Replaces links to doomed nodes, one for one, by what those link to. The other links stay as they are: thinning them out
+// again would cost the long ones, and recall with them.
 void GraphIndex::Core::repair(Context& context, Slot slot) {
     const std::uint8_t state = states.row(slot)->load(std::memory_order_acquire);
     if ((state & present) == 0 || (state & doomed) != 0) {

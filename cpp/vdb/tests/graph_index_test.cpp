@@ -219,7 +219,8 @@ TEST(GraphIndex, KnowsWhichEffortGivesARecall) {
     const std::size_t before_change = index.effort_for(0.99, 10);
     const auto more = clustered(random, 4200, dimension);
     for (std::size_t first = 0; first < 4200; first += 10) {
-        index.insert(consecutive(10, static_cast<Slot>(count + first)), std::span(more).subspan(first * dimension, 10 * dimension));
+        index.insert(consecutive(10, static_cast<Slot>(count + first)),
+                     std::span(more).subspan(first * dimension, 10 * dimension));
     }
     EXPECT_LT(index.effort_for(0.99, 10), before_change);
 }
