@@ -19,7 +19,7 @@ constexpr std::size_t auto_scan_values = 1'500'000;
 constexpr std::size_t tail_worth_moving = 32;
 constexpr std::size_t pending_worth_clearing = 256;
 // Memory that a collection keeps for encoding records.
-constexpr std::size_t room_bytes_max = std::size_t{4} << 20;
+constexpr std::size_t room_bytes_max = std::size_t{16} << 20;
 // The first ones are what the index learns from.
 constexpr std::size_t first_batch = 10'000;
 
@@ -87,8 +87,9 @@ void CollectionCore::write(Write kind, const Documents& documents) {
         room_ = encode_documents(kind == Write::update ? Operation::update : Operation::put, number_, documents,
                                  std::move(room_));
         sequence = database_.append(room_);
-        if (room_.capacity() > room_bytes_max) {
+        if (room_.capacity() + rows_room_.capacity() * sizeof(float) > room_bytes_max) {
             room_ = std::vector<std::byte>();
+            rows_room_ = std::vector<float>();
         }
         transaction.commit();
     }

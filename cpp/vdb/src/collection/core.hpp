@@ -135,7 +135,8 @@ private:
     std::vector<Slot> main_removals_;  // passed, waiting for main_mutex_
     std::atomic<std::size_t> pending_count_{0};
     std::unique_ptr<Transaction> replaying_;
-    std::vector<std::byte> room_;  // of the last record, for the next one
+    std::vector<std::byte> room_;   // of the last record, for the next one
+    std::vector<float> rows_room_;  // of the last rows that were scaled or rounded
 };
 
 }  // namespace sage::vdb::detail

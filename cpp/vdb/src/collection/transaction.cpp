@@ -144,7 +144,8 @@ std::vector<Slot> Transaction::insert_rows(std::span<const float> vectors, Kept&
     inserted_.insert(inserted_.end(), slots.begin(), slots.end());
     if (options.metric == Metric::cosine || options.storage == Storage::float16 ||
         options.storage == Storage::bfloat16) {
-        std::vector<float> rows(vectors.begin(), vectors.end());
+        std::vector<float>& rows = core_.rows_room_;
+        rows.assign(vectors.begin(), vectors.end());
         prepare_rows(options, rows, kept.lengths);
         tail().insert(slots, rows);
         if (options.storage == Storage::float32) {
