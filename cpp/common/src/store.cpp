@@ -33,6 +33,22 @@ bool is_snapshot_name(const std::string& name) {
     return name.starts_with(snapshot_prefix) && name.ends_with(snapshot_suffix);
 }
 
+// A folder of somebody else's is no place for a store: a mistyped path, most likely. What systems put into any folder
+// is nobody's.
+void require_no_foreign(FileSystem& files, const std::string& directory) {
+    if (!files.exists(directory)) {
+        return;
+    }
+    for (const std::string& name : files.list(directory)) {
+        const bool own = name == lock_file_name || name == manifest_file_name || is_snapshot_name(name) ||
+                         name.ends_with(temporary_suffix) || log_format::parse_segment_name(name).has_value();
+        if (!own && !name.starts_with('.') && name != "lost+found") {
+            throw Corruption("'" + directory + "' is no store and not empty, it holds '" + name +
+                             "'; a new store needs a folder that is empty or not there yet");
+        }
+    }
+}
+
 std::uint64_t random_id() {
     std::random_device random;
     return (static_cast<std::uint64_t>(random()) << 32) | random();
@@ -138,6 +154,9 @@ bool Store::exists(FileSystem& files, const std::string& directory) {
 
 std::unique_ptr<Store> Store::open(FileSystem& files, const std::string& directory, const Application& application,
                                    const LogOptions& options, const StoreVisitor& visitor) {
+    if (!exists(files, directory)) {
+        require_no_foreign(files, directory);
+    }
     files.create_directories(directory);
     std::unique_ptr<Store> store(new Store(files, directory, application));
     store->lock_ = std::make_unique<StoreLock>(files, directory);

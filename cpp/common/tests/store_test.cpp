@@ -53,6 +53,26 @@ protected:
     testing::FaultFileSystem files_;
 };
 
+TEST_F(StoreTest, IsNotMadeInAFolderThatHoldsSomethingElse) {
+    files_.create_directories("dir/store");
+    const auto put = [this](const char* name) {
+        files_.open(join_path("dir/store", name), OpenMode::create)->write(0, as_bytes("x"));
+    };
+    put(".hidden");
+    put("letters.txt");
+    Text text;
+    expect_error<Corruption>([&] { static_cast<void>(open(text)); },
+                             {"'dir/store' is no store and not empty, it holds 'letters.txt'"});
+    EXPECT_EQ(files_.list("dir/store"), (std::vector<std::string>{".hidden", "letters.txt"}));
+    files_.remove("dir/store/letters.txt");
+    append(*open(text), text, 'a');
+    EXPECT_EQ(read(), "a");
+    put("letters.txt");  // what is put beside a store later is left alone
+    Text again;
+    static_cast<void>(open(again));
+    EXPECT_EQ(again.content, "a");
+}
+
 TEST_F(StoreTest, RemembersThroughCheckpoints) {
     std::string expected;
     for (int turn = 0; turn < 5; ++turn) {

@@ -254,6 +254,13 @@ void require_distinct_names(const Record& record) {
     }
 }
 
+// Whole numbers are values of a float field too, where a float holds them: JSON and people write 3 for 3.0.
+bool widens(FieldType type, const Value& value) {
+    constexpr std::int64_t exact_max = std::int64_t{1} << 53U;
+    const auto* whole = std::get_if<std::int64_t>(&value);
+    return type == FieldType::float64 && whole != nullptr && *whole >= -exact_max && *whole <= exact_max;
+}
+
 // Before anything changes.
 void require_record(const MetadataState& state, Slot slot, const Record& record) {
     require_slot(slot);
@@ -267,11 +274,13 @@ void require_record(const MetadataState& state, Slot slot, const Record& record)
         }
         const Field* field = state.find(name);
         added += field == nullptr ? 1 : 0;
-        if (field != nullptr && field->type != type_of(value)) {
+        if (field != nullptr && field->type != type_of(value) && !widens(field->type, value)) {
+            const bool narrow = field->type == FieldType::int64 && type_of(value) == FieldType::float64;
             throw InvalidArgument("metadata field " + quoted(name) + " holds " + std::string(field_type_name(field->type)) +
                                   " values, as its first one was, got " + std::string(field_type_name(type_of(value))) +
-                                  " " + describe(value) + " for slot " + std::to_string(slot) +
-                                  "; a field keeps one type");
+                                  " " + describe(value) +
+                                  "; a field keeps one type" +
+                                  (narrow ? ", a float field takes whole numbers too: its first value decides" : ""));
         }
         require_value(name, value);
     }
@@ -416,17 +425,24 @@ void MetadataBatch::replace(Slot slot, const Record& record) {
             clear_value(state_->edit(place, owner_), slot, owner_);
         }
     }
-    for (const auto& [name, value] : record) {
-        const std::size_t place = state_->require(name, type_of(value), owner_);
-        set_value(state_->edit(place, owner_), slot, value, owner_);
-    }
+    enter(slot, record);
 }
 
 void MetadataBatch::merge(Slot slot, const Record& record) {
     require_open();
     require_record(*state_, slot, record);
     state_->slots.insert(slot, owner_);
+    enter(slot, record);
+}
+
+void MetadataBatch::enter(Slot slot, const Record& record) {
     for (const auto& [name, value] : record) {
+        const Field* field = state_->find(name);
+        if (field != nullptr && widens(field->type, value)) {
+            const std::size_t place = state_->require(name, field->type, owner_);
+            set_value(state_->edit(place, owner_), slot, static_cast<double>(std::get<std::int64_t>(value)), owner_);
+            continue;
+        }
         const std::size_t place = state_->require(name, type_of(value), owner_);
         set_value(state_->edit(place, owner_), slot, value, owner_);
     }

@@ -53,18 +53,34 @@ TEST(Metadata, KeepsTheTypeOfTheFirstValue) {
     Metadata metadata;
     metadata.replace(3, {{"year", std::int64_t{2020}}, {"tags", Strings{"b", "a", "b"}}, {"zero", -0.0}});
     expect_error([&] { metadata.replace(7, {{"year", 2020.5}}); },
-                 "metadata field 'year' holds int values, as its first one was, got float 2020.5 for slot 7; a field keeps "
-                 "one type");
+                 "metadata field 'year' holds int values, as its first one was, got float 2020.5; a field keeps one "
+                 "type, a float field takes whole numbers too: its first value decides");
     expect_error([&] { metadata.merge(3, {{"tags", std::string("a")}}); },
-                 "metadata field 'tags' holds list of strings values, as its first one was, got string 'a' for slot 3; a "
-                 "field keeps one type");
+                 "metadata field 'tags' holds list of strings values, as its first one was, got string 'a'; a field keeps "
+                 "one type");
     EXPECT_TRUE(metadata.erase(3));
     expect_error([&] { metadata.replace(3, {{"year", true}}); },
-                 "metadata field 'year' holds int values, as its first one was, got bool true for slot 3; a field keeps one "
-                 "type");
+                 "metadata field 'year' holds int values, as its first one was, got bool true; a field keeps one type");
     EXPECT_FALSE(metadata.snapshot().contains(3));
     EXPECT_EQ(metadata.snapshot().type("year"), FieldType::int64);
     EXPECT_EQ(metadata.snapshot().type("month"), std::nullopt);
+}
+
+TEST(Metadata, AFloatFieldTakesWholeNumbersThatAFloatHolds) {
+    constexpr std::int64_t largest = std::int64_t{1} << 53U;
+    Metadata metadata;
+    metadata.replace(1, {{"price", 3.5}});
+    metadata.replace(2, {{"price", std::int64_t{3}}});
+    metadata.merge(3, {{"price", -largest}});
+    expect_error([&] { metadata.replace(4, {{"price", largest + 1}}); },
+                 "metadata field 'price' holds float values, as its first one was, got int 9007199254740993; a field keeps "
+                 "one type");
+    EXPECT_FALSE(metadata.snapshot().contains(4));
+    EXPECT_EQ(metadata.snapshot().get(2, "price"), Value{3.0});
+    EXPECT_EQ(metadata.snapshot().get(3, "price"), Value{-9007199254740992.0});
+    EXPECT_EQ(metadata.snapshot().stats()[0].count, 3U);
+    metadata.replace(2, {{"price", 3.0}});  // the same value in its own type
+    EXPECT_EQ(metadata.snapshot().stats()[0].distinct, 3U);
 }
 
 TEST(Metadata, RefusesWhatCannotBeKept) {

@@ -226,6 +226,19 @@ def test_values_come_back_as_they_were(database: Database) -> None:
     assert collection.count(field("time") < moment) == 0
 
 
+def test_a_float_field_takes_whole_numbers(database: Database) -> None:
+    collection = database.create_collection("c", 1)
+    collection.add([1, 2], [[1.0], [2.0]], metadata=[{"price": 3.5}, {"price": 3}])
+    collection.update([1], metadata=[{"price": 4}])
+    prices = [document.metadata["price"] for document in collection.get([1, 2])]
+    assert prices == [4.0, 3.0]
+    assert {type(price) for price in prices} == {float}
+    assert collection.count(field("price") >= 4) == 1
+    with pytest.raises(InvalidArgumentError, match="'price' holds float values, .* got int 9007199254740993"):
+        collection.add([3], [[1.0]], metadata=[{"price": 2**53 + 1}])
+    assert len(collection) == 2
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, ">f4"])
 def test_other_memory_is_converted(database: Database, dtype: Any) -> None:
     collection = database.create_collection("c", 3, metric="l2")

@@ -176,6 +176,13 @@ def test_damage_and_foreign_folders_are_told(tmp_path: Path) -> None:
     assert issubclass(StoreFullError, StoreError)
 
 
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"is no store and not empty, it holds 'letters.txt'"):
+        sage_db.open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
 def test_ten_thousand_collections(tmp_path: Path) -> None:
     count, began = 10_000, time.monotonic()
     with sage_db.open(tmp_path / "db", sync="none") as database:

@@ -112,6 +112,7 @@ private:
     friend class Metadata;
     explicit MetadataBatch(std::shared_ptr<detail::MetadataShared> shared);
     void require_open() const;
+    void enter(Slot slot, const Record& record);
 
     std::shared_ptr<detail::MetadataShared> shared_;  // nullptr after commit
     std::shared_ptr<detail::MetadataState> state_;
@@ -121,7 +122,7 @@ private:
 // Typed columns by slot with secondary indexes.
 //
 // Fields: a field exists from its first value on, and that value fixes its type for good; a value of another type is an
-// error, an int is not widened to a float. Names have 1 to field_name_bytes_max bytes. NaN is refused: it equals
+// error, but for an int in a float field, which becomes a float if one holds it. Names have 1 to field_name_bytes_max bytes. NaN is refused: it equals
 // nothing, so no filter could find it. -0.0 is kept and equals 0.0. A list keeps its order and its duplicates.
 // A row without metadata should get an empty record: "not" and "!=" range over the slots that have one.
 //

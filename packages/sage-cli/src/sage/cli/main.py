@@ -421,12 +421,15 @@ def _leave_hanging_threads(code: int) -> None:
     The interpreter would wait at its end for what such an operator waits for: a thread of an executor, a lock
     of an output stream.
     """
-    for thread in threading.enumerate():
-        if thread.name.startswith("sage-"):
-            thread.join(_THREAD_END_S)
-            if thread.is_alive():
-                logging.shutdown()
-                os._exit(code)
+    try:
+        for thread in threading.enumerate():
+            if thread.name.startswith("sage-"):
+                thread.join(_THREAD_END_S)
+                if thread.is_alive():
+                    logging.shutdown()
+                    os._exit(code)
+    except KeyboardInterrupt:  # all is said and stored: whoever cannot wait need not
+        os._exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

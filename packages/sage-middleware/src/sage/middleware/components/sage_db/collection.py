@@ -32,7 +32,7 @@ class Collection:
     Ids are integers (64 bits) or non-empty strings (up to 1024 bytes), the same kind in one collection. Vectors are
     taken without a copy when they are C-contiguous float32 arrays; others are converted into a copy. They must be
     finite. Metadata are int, float, bool, str, lists of str and datetime with a time zone; a field keeps the type of
-    its first value.
+    its first value, but that a float field takes whole numbers too.
 
     Raises:
         InvalidArgumentError: from every method, for input that breaks a rule and for what is not there; nothing was
