@@ -195,7 +195,7 @@ def _from_chroma(folder: Path, name: str | None) -> Source:
         found = client.get_collection(name, embedding_function=None)
         space = (found.configuration_json.get("hnsw") or found.configuration_json.get("spann") or {}).get("space", "l2")
         total = found.count()
-    except BaseException:
+    except BaseException:  # whatever ends the look at it, Ctrl-C too: the client has files open
         client.close()
         raise
     return Source(_METRICS.get(space), total, _chroma_parts(client, found, total))
